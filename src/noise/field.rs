@@ -1,0 +1,399 @@
+//! [`NoiseField`]: the address of every normal, and the loops that fill slices with them.
+
+use super::philox::philox4x32_10;
+use crate::error::ParameterError;
+use crate::math::Words;
+use crate::real::Real;
+use crate::simd::{Kernel, dispatch};
+
+/// What a draw is for. Each phase has draws of its own, so that none shifts another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Phase {
+    /// The state a chain starts from.
+    Prior,
+    /// Predictor steps.
+    Predictor,
+    /// Corrector steps.
+    Corrector,
+    /// Samples of a law (see [`Law`](crate::law::Law)).
+    Law,
+    /// For users: never drawn from by this crate.
+    User,
+}
+
+impl Phase {
+    /// Frozen: changing a number changes every sample.
+    fn number(self) -> u64 {
+        match self {
+            Phase::Prior => 0,
+            Phase::Predictor => 1,
+            Phase::Corrector => 2,
+            Phase::Law => 3,
+            Phase::User => 127,
+        }
+    }
+}
+
+/// One unbounded sequence of draws per chain: a phase, and a node of the time grid.
+///
+/// Predictor steps share the stream of node 0, step after step; the corrector has a stream per node, so that more
+/// corrector steps at one node leave every other node's noise where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Stream {
+    /// What the draws are for.
+    pub phase: Phase,
+    /// The grid's index.
+    pub node: u32,
+}
+
+/// Standard normals addressed by (seed, stream, chain, draw).
+///
+/// # The address
+/// Philox4x32-10 with the seed as its 64-bit key. Its 128-bit counter is frozen as
+///
+/// ```text
+/// word 0   bits  0..32 of A            A = quad + 2^40 node      (72 bits; quad = draw / 4)
+/// word 1   bits 32..64 of A
+/// word 2   bits  0..32 of the chain    (48 bits)
+/// word 3   bits 32..48 of the chain | bits 64..72 of A << 16 | phase << 24 | plane << 31
+/// ```
+/// One counter gives four words, which make the four normals of a *quad* of draws: words 0 and 1 the first two
+/// by Box-Muller, words 2 and 3 the others. f64 reads a second counter (plane 1) for the lower 32 bits of each
+/// word, so the f32 normal is the f64 normal to single precision.
+///
+/// That is room for 2^48 chains, 2^32 nodes and 2^42 draws per chain and node.
+///
+/// # The law
+/// f32: radius from 31 bits, so values reach `sqrt(64 ln 2) = 6.66`; the angle has 32 bits. Once in about 2^25
+/// pairs the radius is 0. f64: 52 and 52 bits, values reach `sqrt(106 ln 2) = 8.57`.
+///
+/// # Example
+/// ```
+/// use score_diffusion::noise::{NoiseField, Phase, Stream};
+/// let noise = NoiseField::new(7);
+/// let stream = Stream { phase: Phase::User, node: 0 };
+/// let mut all = [0.0_f64; 12];                      // chains 0, 1, 2 with draws 0..4 each
+/// noise.fill(stream, 0, 0, 4, &mut all)?;
+/// let mut one = [0.0_f64; 3];                       // chain 2, draws 1..4, on its own
+/// noise.fill(stream, 2, 1, 3, &mut one)?;
+/// assert_eq!(all[9..12], one);
+/// # Ok::<(), score_diffusion::ParameterError>(())
+/// ```
+/// # Source
+/// Salmon et al. 2011 for the generator, Box and Muller 1958 for the normals; the layout is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct NoiseField {
+    seed: u64,
+}
+
+/// Chains have 48 bits of the counter.
+pub(crate) const CHAIN_LIMIT: u64 = 1 << 48;
+
+impl NoiseField {
+    /// The field of a seed. Different seeds give independent fields.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// The seed.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// A field whose seed is 64 bits of this one: for parts that draw on their own, side by side.
+    ///
+    /// Two fields are the same with probability 2^-64.
+    pub(crate) fn child(&self, index: u64) -> Self {
+        let words = self.words(Stream { phase: Phase::Law, node: u32::MAX }, index, 0);
+        Self { seed: u64::from(words[0]) << 32 | u64::from(words[1]) }
+    }
+
+    /// Writes draws `first_draw..first_draw + draws` of the chains from `first_chain` on, chain after chain.
+    ///
+    /// # Errors
+    /// [`ParameterError`] if `draws` is 0 or does not divide the length of `out`, or if the addresses run out of
+    /// their room (2^48 chains, 2^64 draws).
+    pub fn fill<T: Real>(
+        &self,
+        stream: Stream,
+        first_chain: u64,
+        first_draw: u64,
+        draws: usize,
+        out: &mut [T],
+    ) -> Result<(), ParameterError> {
+        crate::batch::BatchView::new(&*out, draws)?;
+        let n = (out.len() / draws) as u64;
+        if first_chain.checked_add(n).is_none_or(|end| end > CHAIN_LIMIT) {
+            return Err(ParameterError::Count {
+                name: "first_chain + chains",
+                given: first_chain.saturating_add(n),
+                allowed: "at most 2^48",
+            });
+        }
+        if first_draw.checked_add(draws as u64).is_none_or(|end| end > u64::MAX - 1024) {
+            return Err(ParameterError::Count {
+                name: "first_draw + draws",
+                given: first_draw,
+                allowed: "below 2^64 - 1024",
+            });
+        }
+        self.fill_slabs(stream, first_chain, first_draw, draws, 1, out);
+        Ok(())
+    }
+
+    /// The 128 raw bits behind draws `4 quad..4 quad + 4` of a chain (the upper halves, for f64).
+    #[must_use]
+    pub fn words(&self, stream: Stream, chain: u64, quad: u64) -> [u32; 4] {
+        let address = Address::new(stream, quad);
+        philox4x32_10::<1>(address.counter(0, [chain], [0]), self.seed).map(|w| w[0] as u32)
+    }
+
+    /// Writes `steps` slabs of `dim x n`: slab `s` holds draws `first_draw + s dim ..` of every chain.
+    ///
+    /// The caller keeps chains below 2^48. Two loops, chosen for speed alone; they give the same bits.
+    pub(crate) fn fill_slabs<T: Real>(
+        &self,
+        stream: Stream,
+        first_chain: u64,
+        first_draw: u64,
+        dim: usize,
+        steps: usize,
+        out: &mut [T],
+    ) {
+        let slabs =
+            Slabs { seed: self.seed, stream, first_chain, first_draw, dim, steps, n: out.len() / (dim * steps), out };
+        if slabs.n >= 8 && dim < 32 {
+            dispatch(AcrossChains(slabs));
+        } else {
+            dispatch(AlongChain(slabs));
+        }
+    }
+}
+
+/// The 72-bit address `A` of a quad, without the lane's own part.
+#[derive(Clone, Copy)]
+struct Address {
+    phase: u64,
+    a: u128,
+}
+
+impl Address {
+    #[inline(always)]
+    fn new(stream: Stream, quad: u64) -> Self {
+        Self { phase: stream.phase.number(), a: (u128::from(stream.node) << 40) + u128::from(quad) }
+    }
+
+    /// The counters of `L` lanes: lane `l` has its own chain and its own distance from this address.
+    #[inline(always)]
+    fn counter<const L: usize>(self, plane: u64, chain: [u64; L], ahead: [u64; L]) -> Words<L> {
+        const LOW: u64 = 0xffff_ffff;
+        let (low, high) = (self.a as u64, (self.a >> 64) as u64);
+        let mut c = [[0; L]; 4];
+        for l in 0..L {
+            let a = low.wrapping_add(ahead[l]);
+            let top = high + u64::from(a < low);
+            c[0][l] = a & LOW;
+            c[1][l] = a >> 32;
+            c[2][l] = chain[l] & LOW;
+            c[3][l] = (chain[l] >> 32) | (top & 0xff) << 16 | self.phase << 24 | plane << 31;
+        }
+        c
+    }
+}
+
+struct Slabs<'a, T> {
+    seed: u64,
+    stream: Stream,
+    first_chain: u64,
+    first_draw: u64,
+    dim: usize,
+    steps: usize,
+    n: usize,
+    out: &'a mut [T],
+}
+
+impl<T: Real> Slabs<'_, T> {
+    #[inline(always)]
+    fn quads<const L: usize>(&self, quad: u64, chain: [u64; L], ahead: [u64; L], z: &mut [[T; L]; 4]) {
+        let address = Address::new(self.stream, quad);
+        let high = philox4x32_10(address.counter(0, chain, ahead), self.seed);
+        T::normals_lanes(&high, || philox4x32_10(address.counter(1, chain, ahead), self.seed), z);
+    }
+}
+
+const LANES: usize = 8;
+
+/// Lanes are neighbouring chains: best for few coordinates.
+struct AcrossChains<'a, T>(Slabs<'a, T>);
+
+impl<T: Real> Kernel for AcrossChains<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let s = self.0;
+        let (first, last) = (s.first_draw, s.first_draw + (s.dim * s.steps) as u64);
+        let mut z = [[T::default(); LANES]; 4];
+        for j0 in (0..s.n).step_by(LANES) {
+            let lanes = LANES.min(s.n - j0);
+            let mut chain = [0; LANES];
+            for (l, c) in chain.iter_mut().enumerate() {
+                *c = s.first_chain + (j0 + l) as u64;
+            }
+            // the slab and the coordinate of the next draw
+            let (mut step, mut i) = (0, 0);
+            for quad in first / 4..last.div_ceil(4) {
+                s.quads(quad, chain, [0; LANES], &mut z);
+                for (k, z) in z.iter().enumerate() {
+                    let draw = 4 * quad + k as u64;
+                    if draw < first || draw >= last {
+                        continue;
+                    }
+                    let at = (step * s.n + j0) * s.dim + i;
+                    for (l, &z) in z[..lanes].iter().enumerate() {
+                        s.out[at + l * s.dim] = z;
+                    }
+                    i += 1;
+                    if i == s.dim {
+                        (step, i) = (step + 1, 0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Lanes are neighbouring quads of one chain: best for many coordinates, or for few chains.
+struct AlongChain<'a, T>(Slabs<'a, T>);
+
+impl<T: Real> Kernel for AlongChain<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let s = self.0;
+        let (first, last) = (s.first_draw, s.first_draw + (s.dim * s.steps) as u64);
+        let mut ahead = [0; LANES];
+        for (l, a) in ahead.iter_mut().enumerate() {
+            *a = l as u64;
+        }
+        let mut z = [[T::default(); LANES]; 4];
+        let mut run = [[T::default(); 4]; LANES];
+        for j in 0..s.n {
+            let (mut step, mut i) = (0, 0);
+            for quad in (first / 4..last.div_ceil(4)).step_by(LANES) {
+                s.quads(quad, [s.first_chain + j as u64; LANES], ahead, &mut z);
+                for l in 0..LANES {
+                    run[l] = [z[0][l], z[1][l], z[2][l], z[3][l]];
+                }
+                let begin = 4 * quad;
+                let mut now = &run.as_flattened()
+                    [first.saturating_sub(begin) as usize..(last - begin).min(4 * LANES as u64) as usize];
+                while !now.is_empty() {
+                    let len = now.len().min(s.dim - i);
+                    let at = (step * s.n + j) * s.dim + i;
+                    let (head, rest) = now.split_at(len);
+                    s.out[at..at + len].copy_from_slice(head);
+                    now = rest;
+                    i += len;
+                    if i == s.dim {
+                        (step, i) = (step + 1, 0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: Stream = Stream { phase: Phase::User, node: 3 };
+
+    fn slabs<T: Real>(across: bool, first_chain: u64, first_draw: u64, dim: usize, steps: usize, n: usize) -> Vec<T> {
+        let mut out = vec![T::of(f64::NAN); dim * steps * n];
+        let s = Slabs { seed: 99, stream: STREAM, first_chain, first_draw, dim, steps, n, out: &mut out };
+        if across {
+            dispatch(AcrossChains(s))
+        } else {
+            dispatch(AlongChain(s))
+        }
+        out
+    }
+
+    #[test]
+    fn both_loops_give_the_same_bits() {
+        for (dim, steps, n, first) in
+            [(1, 1, 1, 0), (2, 7, 19, 3), (3, 5, 16, 1), (5, 1, 40, 2), (64, 1, 3, 0), (67, 2, 5, 9), (300, 1, 2, 1)]
+        {
+            for chain in [0, 5, (1 << 32) - 3, CHAIN_LIMIT - 64] {
+                assert_eq!(
+                    slabs::<f32>(true, chain, first, dim, steps, n),
+                    slabs::<f32>(false, chain, first, dim, steps, n)
+                );
+                assert_eq!(
+                    slabs::<f64>(true, chain, first, dim, steps, n),
+                    slabs::<f64>(false, chain, first, dim, steps, n)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        // the dispatched loop against the same code compiled for the baseline
+        fn plain<T: Real>() -> Vec<T> {
+            let mut out = vec![T::default(); 67 * 5];
+            AlongChain(Slabs {
+                seed: 99,
+                stream: STREAM,
+                first_chain: 8,
+                first_draw: 5,
+                dim: 67,
+                steps: 1,
+                n: 5,
+                out: &mut out,
+            })
+            .run();
+            out
+        }
+        assert_eq!(plain::<f32>(), slabs::<f32>(false, 8, 5, 67, 1, 5));
+        assert_eq!(plain::<f64>(), slabs::<f64>(false, 8, 5, 67, 1, 5));
+    }
+
+    #[test]
+    fn an_address_past_64_bits_carries() {
+        let stream = Stream { phase: Phase::Prior, node: u32::MAX };
+        let near_end = Address::new(stream, (1 << 40) - 1);
+        let c = near_end.counter::<2>(0, [0, 0], [0, 0]);
+        assert_eq!(c[3][0], 0xff << 16);
+        assert_eq!((c[0][0], c[1][0]), (0xffff_ffff, 0xffff_ffff));
+        // node 2^24 begins where word 3 takes its first bit
+        let c = Address::new(Stream { phase: Phase::Predictor, node: 1 << 24 }, 0).counter::<1>(1, [1 << 47], [0]);
+        assert_eq!((c[0][0], c[1][0], c[2][0], c[3][0]), (0, 0, 0, 1 << 15 | 1 << 16 | 1 << 24 | 1 << 31));
+    }
+
+    #[test]
+    fn f32_follows_f64() {
+        let (a, b) = (slabs::<f32>(false, 0, 0, 4096, 1, 4), slabs::<f64>(false, 0, 0, 4096, 1, 4));
+        let far = a.iter().zip(&b).filter(|&(&a, &b)| (f64::from(a) - b).abs() > 4e-6).count();
+        assert_eq!(far, 0);
+    }
+
+    #[test]
+    fn addresses_without_room_are_refused() {
+        let noise = NoiseField::new(0);
+        let mut out = [0.0_f32; 4];
+        assert!(noise.fill(STREAM, CHAIN_LIMIT - 1, 0, 2, &mut out).is_err());
+        assert!(noise.fill(STREAM, CHAIN_LIMIT - 2, 0, 2, &mut out).is_ok());
+        assert!(noise.fill(STREAM, 0, u64::MAX - 1, 2, &mut out).is_err());
+        assert!(noise.fill(STREAM, 0, 0, 3, &mut out).is_err());
+        assert!(noise.fill(STREAM, 0, 0, 0, &mut out).is_err());
+        assert!(noise.fill(STREAM, 0, 0, 1, &mut [0.0_f32; 0]).is_ok());
+    }
+}
