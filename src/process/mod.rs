@@ -1,0 +1,14 @@
+//! Forward processes: how data turns into noise.
+//!
+//! [`ForwardProcess`] is any linear Gaussian path `X_t = alpha(t) X_0 + sigma(t) xi`. [`OrnsteinUhlenbeck`] is the
+//! paper's; [`VariancePreserving`] is the same process under another clock; [`VarianceExploding`] adds noise only.
+
+mod ornstein_uhlenbeck;
+mod process_trait;
+mod variance_exploding;
+mod variance_preserving;
+
+pub use ornstein_uhlenbeck::OrnsteinUhlenbeck;
+pub use process_trait::{ForwardProcess, Transition};
+pub use variance_exploding::VarianceExploding;
+pub use variance_preserving::VariancePreserving;
