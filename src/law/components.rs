@@ -1,0 +1,519 @@
+//! [`Components`]: weighted Gaussian components, and the kernel that scores them on tiles of chains.
+//!
+//! Under a linear Gaussian process component `k` stays Gaussian, with mean `alpha m_k` and covariance
+//! `alpha^2 C_k + sigma^2 I`. Covariances are kept in their eigenbases, so a new time changes only the eigenvalues
+//! and nothing is factorised while sampling.
+//!
+//! ```text
+//! u_k = Q_k (alpha^2 L_k + sigma^2)^-1 Q_k^T (x - alpha m_k)
+//! l_k = ln w_k - (1/2) ln det - (1/2) <x - alpha m_k, u_k>
+//! s   = -sum_k r_k u_k,     r = softmax(l)
+//! ```
+//! Distances are taken as differences, never as `|x|^2 - 2 x.m + |m|^2`: with small variances the latter loses all
+//! digits. The softmax subtracts its maximum, so points far from every component are safe.
+//!
+//! Lanes run over chains. A chain's own arithmetic has one order, whatever the lane, the tile and the machine.
+
+use crate::batch::{BatchView, BatchViewMut};
+use crate::math::portable::ln;
+use crate::noise::{NoiseField, Phase, Stream};
+use crate::process::Transition;
+use crate::real::Real;
+use crate::simd::{Kernel, dispatch};
+use nalgebra::{DMatrix, DVector};
+
+const LANES: usize = 16;
+
+/// How the covariances are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(super) enum Shape {
+    /// One variance per component.
+    Isotropic,
+    /// `d` variances per component.
+    Diagonal,
+    /// `d` eigenvalues and a `d x d` eigenbasis per component.
+    Full,
+}
+
+/// A finite mixture of Gaussians, already checked: weights are positive and sum to 1, variances are not negative.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Components {
+    pub dim: usize,
+    pub shape: Shape,
+    /// `K`.
+    pub weights: Vec<f64>,
+    /// `d x K`.
+    pub means: Vec<f64>,
+    /// `K` (isotropic) or `d x K`: eigenvalues of the covariances.
+    pub variances: Vec<f64>,
+    /// Empty, or `d x d x K`: eigenvectors, column by column.
+    pub bases: Vec<f64>,
+}
+
+impl Components {
+    pub fn len(&self) -> usize {
+        self.weights.len()
+    }
+
+    pub fn mean_of(&self, k: usize) -> &[f64] {
+        &self.means[k * self.dim..(k + 1) * self.dim]
+    }
+
+    /// Eigenvalue `i` of covariance `k`.
+    pub fn variance_of(&self, k: usize, i: usize) -> f64 {
+        match self.shape {
+            Shape::Isotropic => self.variances[k],
+            Shape::Diagonal | Shape::Full => self.variances[k * self.dim + i],
+        }
+    }
+
+    fn basis_of(&self, k: usize) -> &[f64] {
+        let d2 = self.dim * self.dim;
+        &self.bases[k * d2..(k + 1) * d2]
+    }
+
+    pub fn covariance_of(&self, k: usize) -> DMatrix<f64> {
+        let d = self.dim;
+        let eigenvalues = DMatrix::from_diagonal(&DVector::from_fn(d, |i, _| self.variance_of(k, i)));
+        match self.shape {
+            Shape::Isotropic | Shape::Diagonal => eigenvalues,
+            Shape::Full => {
+                let q = DMatrix::from_column_slice(d, d, self.basis_of(k));
+                &q * eigenvalues * q.transpose()
+            }
+        }
+    }
+
+    pub fn mean(&self) -> DVector<f64> {
+        let mut mean = DVector::zeros(self.dim);
+        for (k, &w) in self.weights.iter().enumerate() {
+            for (sum, m) in mean.iter_mut().zip(self.mean_of(k)) {
+                *sum += w * m;
+            }
+        }
+        mean
+    }
+
+    pub fn covariance(&self) -> DMatrix<f64> {
+        let mean = self.mean();
+        let mut sum = DMatrix::zeros(self.dim, self.dim);
+        for (k, &w) in self.weights.iter().enumerate() {
+            let away = DVector::from_column_slice(self.mean_of(k)) - &mean;
+            if self.shape == Shape::Isotropic {
+                for i in 0..self.dim {
+                    sum[(i, i)] += w * self.variances[k];
+                }
+            } else {
+                sum += self.covariance_of(k) * w;
+            }
+            sum.ger(w, &away, &away, 1.0);
+        }
+        sum
+    }
+
+    pub fn diffused(&self, at: Transition) -> Self {
+        Self {
+            means: self.means.iter().map(|m| at.scale * m).collect(),
+            variances: self.variances.iter().map(|v| at.scale * at.scale * v + at.variance).collect(),
+            ..self.clone()
+        }
+    }
+
+    pub fn has_density(&self, at: Transition) -> bool {
+        let least = self.variances.iter().fold(f64::INFINITY, |a, &b| a.min(b));
+        at.scale * at.scale * least + at.variance > 0.0
+    }
+
+    /// `(ln w_k + ln N(x; m_k, C_k))_k`, or `None` without a density.
+    fn log_terms(&self, x: &[f64]) -> Option<Vec<f64>> {
+        let d = self.dim;
+        if x.len() != d || !self.has_density(Transition { scale: 1.0, variance: 0.0 }) {
+            return None;
+        }
+        let half_ln_tau = 0.5 * ln(std::f64::consts::TAU);
+        let terms = (0..self.len()).map(|k| {
+            let mut term = ln(self.weights[k]);
+            for i in 0..d {
+                let y = match self.shape {
+                    Shape::Isotropic | Shape::Diagonal => x[i] - self.mean_of(k)[i],
+                    Shape::Full => {
+                        let q = &self.basis_of(k)[i * d..(i + 1) * d];
+                        q.iter().zip(x.iter().zip(self.mean_of(k))).map(|(q, (x, m))| q * (x - m)).sum()
+                    }
+                };
+                let v = self.variance_of(k, i);
+                term -= half_ln_tau + 0.5 * ln(v) + 0.5 * (y * y / v);
+            }
+            term
+        });
+        Some(terms.collect())
+    }
+
+    pub fn log_density(&self, x: &[f64]) -> Option<f64> {
+        let terms = self.log_terms(x)?;
+        let largest = terms.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+        if largest == f64::NEG_INFINITY {
+            return Some(largest);
+        }
+        Some(largest + ln(terms.iter().map(|t| crate::math::portable::exp(t - largest)).sum()))
+    }
+
+    /// Column `j` of `out` is sample `first_chain + j`. Draws 0..d are its normals; the component is chosen by a
+    /// uniform that stands in front of node 1, so that it takes nothing from them.
+    pub fn sample_into(&self, noise: NoiseField, mut out: BatchViewMut<'_, f64>) {
+        let (d, first) = (self.dim, out.first_chain());
+        noise.fill_slabs(Stream { phase: Phase::Law, node: 0 }, first, 0, d, 1, out.as_mut_slice());
+        let mut cumulative = Vec::with_capacity(self.len());
+        let mut sum = 0.0;
+        for w in &self.weights {
+            sum += w;
+            cumulative.push(sum);
+        }
+        let mut rotated = vec![0.0; d];
+        for (j, x) in out.chains_mut().enumerate() {
+            let words = noise.words(Stream { phase: Phase::Law, node: 1 }, first + j as u64, 0);
+            let bits = u64::from(words[0]) << 21 | u64::from(words[1]) >> 11;
+            let uniform = (bits as f64 + 0.5) / 9_007_199_254_740_992.0 * sum;
+            let k = cumulative.partition_point(|&c| c <= uniform).min(self.len() - 1);
+            for (i, x) in x.iter_mut().enumerate() {
+                *x *= self.variance_of(k, i).sqrt();
+            }
+            if self.shape == Shape::Full {
+                rotated.fill(0.0);
+                for (i, &z) in x.iter().enumerate() {
+                    for (r, q) in rotated.iter_mut().zip(&self.basis_of(k)[i * d..(i + 1) * d]) {
+                        *r += q * z;
+                    }
+                }
+                x.copy_from_slice(&rotated);
+            }
+            for (x, m) in x.iter_mut().zip(self.mean_of(k)) {
+                *x += m;
+            }
+        }
+    }
+
+    /// Scratch elements: constants of the components at one time, and one block of lanes.
+    pub fn scratch_len(&self) -> usize {
+        let (d, k) = (self.dim, self.len());
+        k * d + self.precision_len() + k + self.bases.len() + (3 * d + k) * LANES
+    }
+
+    fn precision_len(&self) -> usize {
+        self.variances.len()
+    }
+
+    /// The scores at a marginal. The caller has checked shapes, scratch and that there is a density.
+    pub fn score_into<T: Real>(
+        &self,
+        at: Transition,
+        x: BatchView<'_, T>,
+        mut out: BatchViewMut<'_, T>,
+        scratch: &mut [T],
+    ) {
+        let (d, n) = (self.dim, self.len());
+        let (centres, scratch) = scratch.split_at_mut(n * d);
+        let (precisions, scratch) = scratch.split_at_mut(self.precision_len());
+        let (log_weights, scratch) = scratch.split_at_mut(n);
+        let (bases, scratch) = scratch.split_at_mut(self.bases.len());
+        for (c, m) in centres.iter_mut().zip(&self.means) {
+            *c = T::of(at.scale * m);
+        }
+        let variance = |v: &f64| at.scale * at.scale * v + at.variance;
+        for (p, v) in precisions.iter_mut().zip(&self.variances) {
+            *p = T::of(1.0 / variance(v));
+        }
+        // ln w_k - (1/2) ln det C_k, relative to the first component so that T need not hold the determinant
+        let weight_of = |k: usize| {
+            let log_det: f64 = match self.shape {
+                Shape::Isotropic => d as f64 * ln(variance(&self.variances[k])),
+                Shape::Diagonal | Shape::Full => {
+                    self.variances[k * d..(k + 1) * d].iter().map(|v| ln(variance(v))).sum()
+                }
+            };
+            ln(self.weights[k]) - 0.5 * log_det
+        };
+        let equal = self.shape == Shape::Isotropic && self.variances.windows(2).all(|w| w[0] == w[1]);
+        let reference = if equal { 0.0 } else { weight_of(0) };
+        for (k, l) in log_weights.iter_mut().enumerate() {
+            *l = T::of(if equal { ln(self.weights[k]) } else { weight_of(k) - reference });
+        }
+        for (b, q) in bases.iter_mut().zip(&self.bases) {
+            *b = T::of(*q);
+        }
+        let (lanes, scratch) = scratch.split_at_mut(3 * d * LANES);
+        let (x_lanes, lanes) = lanes.as_chunks_mut::<LANES>().0.split_at_mut(d);
+        let (sum_lanes, work_lanes) = lanes.split_at_mut(d);
+        let logits = &mut scratch.as_chunks_mut::<LANES>().0[..n];
+        let mut tile = Tile {
+            d,
+            shape: self.shape,
+            centres,
+            precisions,
+            log_weights,
+            bases,
+            x: x_lanes,
+            sum: sum_lanes,
+            work: work_lanes,
+            logits,
+        };
+        for j0 in (0..x.n_chains()).step_by(LANES) {
+            let chains = j0..(j0 + LANES).min(x.n_chains());
+            let block = x.columns(chains.clone());
+            let overflow = dispatch(Block { tile: &mut tile, x: block, out: out.columns_mut(chains.clone()) });
+            if overflow {
+                for j in chains {
+                    self.mend_far_chain(at, x.chain(j), out.chain_mut(j));
+                }
+            }
+        }
+    }
+
+    /// So far out that every `<x - m, u>` overflows, the component nearest in its own metric has all the weight.
+    /// Distances are compared after scaling, in f64. Does nothing to a chain that was in range, or is not finite.
+    #[cold]
+    fn mend_far_chain<T: Real>(&self, at: Transition, x: &[T], out: &mut [T]) {
+        if out.iter().all(|s| s.as_f64().is_finite()) || !x.iter().all(|x| x.as_f64().is_finite()) {
+            return;
+        }
+        let d = self.dim;
+        let whitened = |k: usize, y: &mut Vec<f64>| {
+            let m = self.mean_of(k);
+            y.clear();
+            y.extend((0..d).map(|i| match self.shape {
+                Shape::Isotropic | Shape::Diagonal => x[i].as_f64() - at.scale * m[i],
+                Shape::Full => (0..d).map(|l| self.basis_of(k)[i * d + l] * (x[l].as_f64() - at.scale * m[l])).sum(),
+            }));
+            for (i, y) in y.iter_mut().enumerate() {
+                *y /= (at.scale * at.scale * self.variance_of(k, i) + at.variance).sqrt();
+            }
+        };
+        let mut y = Vec::new();
+        let mut best = (f64::INFINITY, 0);
+        for k in 0..self.len() {
+            whitened(k, &mut y);
+            let largest = y.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+            let norm = largest * y.iter().map(|y| (y / largest) * (y / largest)).sum::<f64>().sqrt();
+            if norm < best.0 {
+                best = (norm, k);
+            }
+        }
+        whitened(best.1, &mut y);
+        for (i, y) in y.iter_mut().enumerate() {
+            *y /= (at.scale * at.scale * self.variance_of(best.1, i) + at.variance).sqrt();
+        }
+        for (j, s) in out.iter_mut().enumerate() {
+            *s = T::of(-match self.shape {
+                Shape::Isotropic | Shape::Diagonal => y[j],
+                Shape::Full => (0..d).map(|i| self.basis_of(best.1)[i * d + j] * y[i]).sum(),
+            });
+        }
+    }
+}
+
+type Lane<T> = [T; LANES];
+
+/// The components at one time, in the scalar of the chains, and room for one block of lanes.
+struct Tile<'a, T> {
+    d: usize,
+    shape: Shape,
+    centres: &'a [T],
+    precisions: &'a [T],
+    log_weights: &'a [T],
+    bases: &'a [T],
+    x: &'a mut [Lane<T>],
+    sum: &'a mut [Lane<T>],
+    work: &'a mut [Lane<T>],
+    logits: &'a mut [Lane<T>],
+}
+
+/// Up to `LANES` chains. The result says whether some chain's logits all overflowed.
+struct Block<'t, 'a, T> {
+    tile: &'t mut Tile<'a, T>,
+    x: BatchView<'t, T>,
+    out: BatchViewMut<'t, T>,
+}
+
+impl<T: Real> Kernel for Block<'_, '_, T> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(mut self) -> bool {
+        let (t, n) = (&mut *self.tile, self.x.n_chains());
+        let x = self.x.as_slice();
+        for (i, lane) in t.x.iter_mut().enumerate() {
+            for (l, v) in lane.iter_mut().enumerate() {
+                // unused lanes repeat the last chain
+                *v = x[l.min(n - 1) * t.d + i];
+            }
+        }
+        t.sum.fill([T::default(); LANES]);
+        let largest = match t.shape {
+            Shape::Isotropic => t.isotropic(),
+            Shape::Diagonal => t.diagonal(),
+            Shape::Full => t.full(),
+        };
+        let out = self.out.as_mut_slice();
+        for (i, lane) in t.sum.iter().enumerate() {
+            for (l, &v) in lane[..n].iter().enumerate() {
+                out[l * t.d + i] = v;
+            }
+        }
+        let mut overflow = false;
+        for &l in &largest {
+            overflow |= l.as_f64().is_nan() || l.as_f64() == f64::NEG_INFINITY;
+        }
+        overflow
+    }
+}
+
+#[inline(always)]
+fn largest_of<T: Real>(logits: &[Lane<T>]) -> Lane<T> {
+    let mut largest = logits[0];
+    for logit in &logits[1..] {
+        for l in 0..LANES {
+            largest[l] = if logit[l] > largest[l] { logit[l] } else { largest[l] };
+        }
+    }
+    largest
+}
+
+/// Turns logits into responsibilities, in place.
+#[inline(always)]
+fn softmax<T: Real>(logits: &mut [Lane<T>], largest: &Lane<T>) {
+    let mut total = [T::default(); LANES];
+    for logit in logits.iter_mut() {
+        for l in 0..LANES {
+            logit[l] = (logit[l] - largest[l]).exp_lane();
+            total[l] += logit[l];
+        }
+    }
+    for total in &mut total {
+        *total = T::of(1.0) / *total;
+    }
+    for logit in logits {
+        for l in 0..LANES {
+            logit[l] *= total[l];
+        }
+    }
+}
+
+impl<T: Real> Tile<'_, T> {
+    /// Two passes: all logits, then the weighted sum.
+    #[inline(always)]
+    fn isotropic(&mut self) -> Lane<T> {
+        let d = self.d;
+        for (k, logit) in self.logits.iter_mut().enumerate() {
+            let mut squares = [T::default(); LANES];
+            for (x, &c) in self.x.iter().zip(&self.centres[k * d..(k + 1) * d]) {
+                for l in 0..LANES {
+                    let y = x[l] - c;
+                    squares[l] += y * y;
+                }
+            }
+            let (half, log_weight) = (T::of(0.5) * self.precisions[k], self.log_weights[k]);
+            for l in 0..LANES {
+                logit[l] = log_weight - half * squares[l];
+            }
+        }
+        let largest = largest_of(self.logits);
+        softmax(self.logits, &largest);
+        for (k, weight) in self.logits.iter_mut().enumerate() {
+            for w in weight.iter_mut() {
+                *w *= self.precisions[k];
+            }
+            for ((sum, x), &c) in self.sum.iter_mut().zip(&*self.x).zip(&self.centres[k * d..(k + 1) * d]) {
+                for l in 0..LANES {
+                    sum[l] += weight[l] * (c - x[l]);
+                }
+            }
+        }
+        largest
+    }
+
+    #[inline(always)]
+    fn diagonal(&mut self) -> Lane<T> {
+        let d = self.d;
+        for (k, logit) in self.logits.iter_mut().enumerate() {
+            let mut quadratic = [T::default(); LANES];
+            let rows = self.centres[k * d..(k + 1) * d].iter().zip(&self.precisions[k * d..(k + 1) * d]);
+            for (x, (&c, &p)) in self.x.iter().zip(rows) {
+                for l in 0..LANES {
+                    let y = x[l] - c;
+                    quadratic[l] += y * (p * y);
+                }
+            }
+            let log_weight = self.log_weights[k];
+            for l in 0..LANES {
+                logit[l] = log_weight - T::of(0.5) * quadratic[l];
+            }
+        }
+        let largest = largest_of(self.logits);
+        softmax(self.logits, &largest);
+        for (k, weight) in self.logits.iter().enumerate() {
+            let rows = self.centres[k * d..(k + 1) * d].iter().zip(&self.precisions[k * d..(k + 1) * d]);
+            for ((sum, x), (&c, &p)) in self.sum.iter_mut().zip(&*self.x).zip(rows) {
+                for l in 0..LANES {
+                    sum[l] += weight[l] * (p * (c - x[l]));
+                }
+            }
+        }
+        largest
+    }
+
+    /// One pass with a running maximum, because here a component's `u` costs more than rescaling the sum.
+    #[inline(always)]
+    fn full(&mut self) -> Lane<T> {
+        let d = self.d;
+        let mut largest = [T::of(f64::NEG_INFINITY); LANES];
+        let mut total = [T::default(); LANES];
+        for k in 0..self.log_weights.len() {
+            let basis = &self.bases[k * d * d..(k + 1) * d * d];
+            let centre = &self.centres[k * d..(k + 1) * d];
+            let mut quadratic = [T::default(); LANES];
+            // work = (L + sigma^2)^-1 Q^T (x - c)
+            for ((work, q), &p) in self.work.iter_mut().zip(basis.chunks_exact(d)).zip(&self.precisions[k * d..]) {
+                let mut y = [T::default(); LANES];
+                for ((x, &c), &q) in self.x.iter().zip(centre).zip(q) {
+                    for l in 0..LANES {
+                        y[l] += q * (x[l] - c);
+                    }
+                }
+                for l in 0..LANES {
+                    work[l] = p * y[l];
+                    quadratic[l] += y[l] * work[l];
+                }
+            }
+            let (mut keep, mut weight) = ([T::default(); LANES], [T::default(); LANES]);
+            for l in 0..LANES {
+                let logit = self.log_weights[k] - T::of(0.5) * quadratic[l];
+                // a NaN stays: it is neither above nor below
+                let new = if logit > largest[l] { logit } else { largest[l] };
+                let up = new > largest[l];
+                let less = if up { largest[l] - new } else { logit - new };
+                let factor = less.exp_lane();
+                keep[l] = if up { factor } else { T::of(1.0) };
+                weight[l] = if up { T::of(1.0) } else { factor };
+                largest[l] = new;
+                total[l] = total[l] * keep[l] + weight[l];
+            }
+            for (j, sum) in self.sum.iter_mut().enumerate() {
+                let mut u = [T::default(); LANES];
+                for (work, q) in self.work.iter().zip(basis.chunks_exact(d)) {
+                    for l in 0..LANES {
+                        u[l] += q[j] * work[l];
+                    }
+                }
+                for l in 0..LANES {
+                    sum[l] = sum[l] * keep[l] - weight[l] * u[l];
+                }
+            }
+        }
+        for sum in self.sum.iter_mut() {
+            for l in 0..LANES {
+                sum[l] /= total[l];
+            }
+        }
+        largest
+    }
+}

@@ -1,0 +1,169 @@
+//! [`Gaussian`]: `N(mean, covariance)`.
+
+use super::components::{Components, Shape};
+use super::law_trait::{Constants, Law};
+use super::mixture::GaussianMixture;
+use crate::batch::{BatchView, BatchViewMut};
+use crate::error::ParameterError;
+use crate::noise::NoiseField;
+use crate::process::Transition;
+use crate::real::Real;
+use nalgebra::{DMatrix, DVector};
+use rand::{Rng, RngExt};
+use rand_distr::{Distribution, StandardNormal};
+
+/// A Gaussian law with any covariance, singular ones included (they have no density until noise is added).
+///
+/// # Errors
+/// [`ParameterError`] from the constructors: empty or non-finite parameters, negative variances, a covariance that is
+/// not symmetric and positive semi-definite.
+///
+/// # Example
+/// ```
+/// use score_diffusion::prelude::*;
+/// use score_diffusion::nalgebra::DMatrix;
+/// let law = Gaussian::new(vec![1.0, 2.0], DMatrix::from_row_slice(2, 2, &[2.0, 1.0, 1.0, 2.0]))?;
+/// // ln N(mean) = -ln(2 pi) - (1/2) ln det
+/// let top = -(std::f64::consts::TAU).ln() - 0.5 * 3.0_f64.ln();
+/// assert!((law.log_density(&[1.0, 2.0]).unwrap() - top).abs() < 1e-14);
+/// // it is a rand distribution, too
+/// use rand::RngExt;
+/// let x: Vec<f64> = rand::rng().sample(&law);
+/// assert_eq!(x.len(), 2);
+/// # Ok::<(), score_diffusion::ParameterError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "GaussianMixture", into = "GaussianMixture"))]
+pub struct Gaussian {
+    pub(super) components: Components,
+}
+
+impl Gaussian {
+    /// `N(mean, covariance)`.
+    ///
+    /// # Errors
+    /// [`ParameterError`] unless the mean is finite and not empty, and the covariance symmetric, positive
+    /// semi-definite and of the same dimension (both up to rounding, 1e-10 of the largest entry).
+    pub fn new(mean: Vec<f64>, covariance: DMatrix<f64>) -> Result<Self, ParameterError> {
+        Ok(Self { components: GaussianMixture::full(&[1.0], &[mean], &[covariance])?.components })
+    }
+
+    /// `N(mean, diag(variances))`.
+    ///
+    /// # Errors
+    /// [`ParameterError`] unless both are finite, not empty and of one length, and no variance is negative.
+    pub fn diagonal(mean: Vec<f64>, variances: Vec<f64>) -> Result<Self, ParameterError> {
+        Ok(Self { components: GaussianMixture::diagonal(&[1.0], &[mean], &[variances])?.components })
+    }
+
+    /// `N(mean, variance I)`.
+    ///
+    /// # Errors
+    /// [`ParameterError`] unless the mean is finite and not empty, and the variance finite and not negative.
+    pub fn isotropic(mean: Vec<f64>, variance: f64) -> Result<Self, ParameterError> {
+        Ok(Self { components: GaussianMixture::isotropic(&[1.0], &[mean], &[variance])?.components })
+    }
+
+    /// `N(0, I)` in `dim` dimensions.
+    ///
+    /// # Errors
+    /// [`ParameterError`] if `dim` is 0.
+    pub fn standard(dim: usize) -> Result<Self, ParameterError> {
+        Self::isotropic(vec![0.0; dim], 1.0)
+    }
+
+    /// The eigenvalues of the covariance, `d` of them.
+    #[must_use]
+    pub fn eigenvalues(&self) -> Vec<f64> {
+        (0..self.components.dim).map(|i| self.components.variance_of(0, i)).collect()
+    }
+}
+
+impl Law for Gaussian {
+    type Diffused = Gaussian;
+    fn dim(&self) -> usize {
+        self.components.dim
+    }
+    fn mean(&self) -> DVector<f64> {
+        self.components.mean()
+    }
+    fn covariance(&self) -> DMatrix<f64> {
+        self.components.covariance_of(0)
+    }
+    fn diffused(&self, at: Transition) -> Gaussian {
+        Gaussian { components: self.components.diffused(at) }
+    }
+    fn has_density(&self, at: Transition) -> bool {
+        self.components.has_density(at)
+    }
+    fn log_density(&self, x: &[f64]) -> Option<f64> {
+        self.components.log_density(x)
+    }
+    fn score_scratch_len(&self) -> usize {
+        self.components.scratch_len()
+    }
+    fn diffused_score_into<T: Real>(
+        &self,
+        at: Transition,
+        x: BatchView<'_, T>,
+        out: BatchViewMut<'_, T>,
+        scratch: &mut [T],
+    ) {
+        self.components.score_into(at, x, out, scratch);
+    }
+    fn sample_into(&self, noise: NoiseField, out: BatchViewMut<'_, f64>) {
+        self.components.sample_into(noise, out);
+    }
+    fn constants(&self, at: Transition) -> Constants {
+        if !self.has_density(at) {
+            return Constants::UNKNOWN;
+        }
+        let precisions = self.eigenvalues().into_iter().map(|v| 1.0 / (at.scale * at.scale * v + at.variance));
+        let (mut least, mut most, mut sum) = (f64::INFINITY, 0.0_f64, 0.0);
+        for p in precisions {
+            (least, most, sum) = (least.min(p), most.max(p), sum + p);
+        }
+        Constants {
+            curvature: Some(least),
+            smoothness: Some(most),
+            log_sobolev: Some(least),
+            fisher_information: Some(sum),
+        }
+    }
+}
+
+/// One draw with the caller's generator, by rand_distr's normals. (Not the draws of [`Law::sample`], which are
+/// addressed.)
+impl Distribution<Vec<f64>> for Gaussian {
+    fn sample<R: Rng + ?Sized>(&self, rng: &mut R) -> Vec<f64> {
+        draw(&self.components, 0, rng)
+    }
+}
+
+/// One draw of component `k` with the caller's generator.
+pub(super) fn draw<R: Rng + ?Sized>(components: &Components, k: usize, rng: &mut R) -> Vec<f64> {
+    let d = components.dim;
+    let mut x = components.mean_of(k).to_vec();
+    for i in 0..d {
+        let z: f64 = rng.sample(StandardNormal);
+        let z = z * components.variance_of(k, i).sqrt();
+        match components.shape {
+            Shape::Isotropic | Shape::Diagonal => x[i] += z,
+            Shape::Full => {
+                for (x, q) in x.iter_mut().zip(&components.bases[(k * d + i) * d..][..d]) {
+                    *x += q * z;
+                }
+            }
+        }
+    }
+    x
+}
+
+impl TryFrom<GaussianMixture> for Gaussian {
+    type Error = ParameterError;
+    fn try_from(mixture: GaussianMixture) -> Result<Self, ParameterError> {
+        ParameterError::same("a Gaussian", "components", 1, mixture.n_components())?;
+        Ok(Self { components: mixture.components })
+    }
+}

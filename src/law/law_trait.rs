@@ -1,0 +1,168 @@
+//! [`Law`]: what a law of the laboratory can do, and the [`Constants`] that bounds ask of it.
+
+use crate::batch::{Batch, BatchView, BatchViewMut};
+use crate::error::ParameterError;
+use crate::noise::{CHAIN_LIMIT, NoiseField};
+use crate::process::{ForwardProcess, Transition};
+use crate::real::Real;
+use nalgebra::{DMatrix, DVector};
+use rand::{Rng, RngExt};
+use std::fmt::Debug;
+
+/// A law on `R^d` whose marginals under every linear Gaussian process are known in closed form.
+///
+/// Parameters, densities and moments are f64. Batched scores come in both precisions, through
+/// [`ExactScore`](crate::score::ExactScore).
+///
+/// # Example
+/// ```
+/// use score_diffusion::prelude::*;
+/// let law = GaussianMixture::isotropic(&[0.5, 0.5], &[vec![-2.0], vec![2.0]], &[0.1, 0.1])?;
+/// assert!((law.covariance()[(0, 0)] - 4.1).abs() < 1e-15);
+/// let later = law.marginal(&OrnsteinUhlenbeck, 1.0);
+/// assert!((later.covariance()[(0, 0)] - (1.0 + 3.1 * (-2.0_f64).exp())).abs() < 1e-15);
+/// let x = law.sample(1000, &mut rand::rng())?;         // a 1 x 1000 matrix
+/// assert_eq!(x.shape(), (1, 1000));
+/// # Ok::<(), score_diffusion::ParameterError>(())
+/// ```
+pub trait Law: Clone + Debug + Send + Sync {
+    /// The family of this law's marginals.
+    type Diffused: Law;
+
+    /// Coordinates, `d`.
+    fn dim(&self) -> usize;
+
+    /// The mean, `d`.
+    fn mean(&self) -> DVector<f64>;
+
+    /// The covariance, `d x d`.
+    fn covariance(&self) -> DMatrix<f64>;
+
+    /// `E ||X||^2`.
+    fn second_moment(&self) -> f64 {
+        self.mean().norm_squared() + self.covariance().trace()
+    }
+
+    /// The law of `scale X + N(0, variance I)`.
+    fn diffused(&self, at: Transition) -> Self::Diffused;
+
+    /// The law of `X_t` under a process that starts from this law at time 0.
+    fn marginal(&self, process: &impl ForwardProcess, t: f64) -> Self::Diffused {
+        self.diffused(process.marginal(t))
+    }
+
+    /// Whether `scale X + N(0, variance I)` has a density.
+    fn has_density(&self, at: Transition) -> bool;
+
+    /// `ln p(x)`; `None` if the law has no density or `x` has not `d` coordinates.
+    fn log_density(&self, x: &[f64]) -> Option<f64>;
+
+    /// `grad ln p(x)`; `None` if the law has no density or `x` has not `d` coordinates.
+    fn score_at(&self, x: &[f64]) -> Option<Vec<f64>> {
+        let none = Transition { scale: 1.0, variance: 0.0 };
+        if x.len() != self.dim() || !self.has_density(none) {
+            return None;
+        }
+        let mut out = vec![0.0; x.len()];
+        let mut scratch = vec![0.0; self.score_scratch_len()];
+        self.diffused_score_into(
+            none,
+            BatchView::new(x, x.len()).ok()?,
+            BatchViewMut::new(&mut out, x.len()).ok()?,
+            &mut scratch,
+        );
+        Some(out)
+    }
+
+    /// Scratch elements that [`diffused_score_into`](Self::diffused_score_into) needs, whatever the number of chains.
+    fn score_scratch_len(&self) -> usize;
+
+    /// The scores of `scale X + N(0, variance I)` on a batch.
+    ///
+    /// This is what [`ExactScore`](crate::score::ExactScore) calls after its checks; call that.
+    ///
+    /// # Panics
+    /// May panic if the shapes do not fit or the scratch space is too short. Where
+    /// [`has_density`](Self::has_density) is false the result has no meaning.
+    fn diffused_score_into<T: Real>(
+        &self,
+        at: Transition,
+        x: BatchView<'_, T>,
+        out: BatchViewMut<'_, T>,
+        scratch: &mut [T],
+    );
+
+    /// Writes exact samples: column `j` of `out` is sample number `out.first_chain() + j` of the field, whatever the
+    /// batch.
+    ///
+    /// # Panics
+    /// May panic if `out` has not `d` rows or chain numbers reach 2^48; call [`sample_seeded`](Self::sample_seeded).
+    fn sample_into(&self, noise: NoiseField, out: BatchViewMut<'_, f64>);
+
+    /// `n` exact samples, `d x n`. Takes one `u64` from `rng`.
+    ///
+    /// # Errors
+    /// [`ParameterError`] if `n` is 0 or above 2^48.
+    fn sample(&self, n: usize, rng: &mut dyn Rng) -> Result<Batch<f64>, ParameterError> {
+        self.sample_seeded(n, rng.random())
+    }
+
+    /// `n` exact samples, `d x n`, as a pure function of the seed.
+    ///
+    /// # Errors
+    /// [`ParameterError`] if `n` is 0 or above 2^48.
+    fn sample_seeded(&self, n: usize, seed: u64) -> Result<Batch<f64>, ParameterError> {
+        if n == 0 || n as u64 > CHAIN_LIMIT {
+            return Err(ParameterError::Count { name: "n", given: n as u64, allowed: "between 1 and 2^48" });
+        }
+        let mut out = Batch::zeros(self.dim(), n);
+        self.sample_into(NoiseField::new(seed), BatchViewMut::try_from(&mut out)?);
+        Ok(out)
+    }
+
+    /// What is known about the shape of `scale X + N(0, variance I)`.
+    fn constants(&self, at: Transition) -> Constants;
+}
+
+/// Proved constants of a density `p`, as far as they are known. `docs/theory.md`, "The shape of p_t".
+///
+/// ```
+/// use score_diffusion::prelude::*;
+/// let law = Gaussian::diagonal(vec![0.0, 0.0], vec![4.0, 0.25])?;
+/// let c = law.constants(OrnsteinUhlenbeck.marginal(0.0));
+/// assert_eq!((c.curvature, c.smoothness, c.fisher_information), (Some(0.25), Some(4.0), Some(4.25)));
+/// # Ok::<(), score_diffusion::ParameterError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Constants {
+    /// `kappa`: `-hess log p >= kappa I` everywhere. Negative where log-concavity is not known.
+    pub curvature: Option<f64>,
+    /// `L`: `-hess log p <= L I` everywhere. A Lipschitz constant of the score is `max(L, -kappa)`.
+    pub smoothness: Option<f64>,
+    /// A log-Sobolev constant: `KL(q|p) <= FI(q|p) / (2 constant)`. At least `curvature`.
+    pub log_sobolev: Option<f64>,
+    /// `J = E_p ||grad log p||^2`.
+    pub fisher_information: Option<f64>,
+}
+
+impl Constants {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self { curvature: None, smoothness: None, log_sobolev: None, fisher_information: None };
+
+    /// The constants of `scale V + N(0, s2 I)`, where `V` lies in a ball of this radius and `s2 > 0`:
+    /// `kappa = (s2 - scale^2 R^2) / s2^2`, `L = 1/s2`, `1 / log-Sobolev <= s2 exp(scale^2 R^2 / s2)`.
+    #[must_use]
+    pub fn of_smoothed_ball(scale: f64, radius: f64, s2: f64) -> Self {
+        if s2 <= 0.0 || !s2.is_finite() {
+            return Self::UNKNOWN;
+        }
+        let ratio = scale * scale * radius * radius / s2;
+        Self {
+            curvature: Some((1.0 - ratio) / s2),
+            smoothness: Some(1.0 / s2),
+            log_sobolev: Some(crate::math::portable::exp(-ratio) / s2),
+            fisher_information: None,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The laboratory: laws of data with closed forms.
+//!
+//! Each [`Law`] samples exactly and knows its density, its score, its moments, and the same for its marginals under
+//! any forward process. [`Gaussian`], [`GaussianMixture`] and [`Empirical`] (the uniform law on a data set) share one
+//! kernel, `components`; [`Product`] puts independent laws side by side.
+
+mod components;
+mod empirical;
+mod gaussian;
+mod law_trait;
+mod mixture;
+mod product;
+
+pub use empirical::Empirical;
+pub use gaussian::Gaussian;
+pub use law_trait::{Constants, Law};
+pub use mixture::GaussianMixture;
+pub use product::Product;
