@@ -1,0 +1,195 @@
+//! [`Parametrisation`]: what a network predicts instead of the score, and [`Reparametrised`], which converts.
+
+use super::score_trait::{ScoreModel, check_shapes};
+use crate::batch::{BatchView, BatchViewMut};
+use crate::error::ScoreError;
+use crate::process::{ForwardProcess, Transition};
+use crate::real::Real;
+use crate::simd::{Kernel, dispatch};
+
+/// What a model's output means. All four are the same information (`alpha`, `sigma` at the given time):
+///
+/// ```text
+/// score       s = grad log p_t(x)
+/// noise       e = -sigma s                          E[xi  | X_t = x]
+/// denoiser    D = (x + sigma^2 s) / alpha           E[X_0 | X_t = x]   (Tweedie)
+/// velocity    v = alpha e - sigma D
+/// ```
+/// Other libraries call them `epsilon`, `sample` or `x_start`, and `v_prediction`.
+///
+/// # Source
+/// Tweedie's formula: Robbins 1956, Efron 2011. Velocity: Salimans and Ho 2022 (arXiv 2202.00512).
+/// # Example
+/// ```
+/// use score_diffusion::prelude::*;
+/// let at = OrnsteinUhlenbeck.marginal(0.7);
+/// let (x, score) = (0.4, -1.1);
+/// let noise = Parametrisation::Noise.from_score(at).apply(x, score);
+/// assert!((noise - at.std_dev() * 1.1).abs() < 1e-15);
+/// let back = Parametrisation::Noise.to_score(at).apply(x, noise);
+/// assert!((back - score).abs() < 1e-15);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Parametrisation {
+    /// The score itself.
+    Score,
+    /// The noise that was added, `e`.
+    Noise,
+    /// The clean data, `D`.
+    Denoiser,
+    /// The velocity, `v`.
+    Velocity,
+}
+
+/// A conversion at one time: `state x + output o`, coordinate by coordinate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Conversion {
+    /// What the state is multiplied by.
+    pub state: f64,
+    /// What the model's output is multiplied by.
+    pub output: f64,
+}
+
+impl Conversion {
+    /// `state x + output o`.
+    #[must_use]
+    pub fn apply(&self, x: f64, o: f64) -> f64 {
+        self.state * x + self.output * o
+    }
+}
+
+impl Parametrisation {
+    /// The conversion from this output to the score, at a marginal (`scale` is alpha, `variance` is sigma^2).
+    ///
+    /// Not finite where sigma is 0 (all but `Score`).
+    #[must_use]
+    pub fn to_score(self, at: Transition) -> Conversion {
+        let (alpha, sigma, variance) = (at.scale, at.std_dev(), at.variance);
+        match self {
+            Self::Score => Conversion { state: 0.0, output: 1.0 },
+            Self::Noise => Conversion { state: 0.0, output: -1.0 / sigma },
+            Self::Denoiser => Conversion { state: -1.0 / variance, output: alpha / variance },
+            Self::Velocity => {
+                let total = alpha * alpha + variance;
+                Conversion { state: -1.0 / total, output: -alpha / (sigma * total) }
+            }
+        }
+    }
+
+    /// The conversion from the score to this output, at a marginal.
+    ///
+    /// Not finite where alpha is 0 (`Denoiser` and `Velocity`).
+    #[must_use]
+    #[allow(clippy::wrong_self_convention, reason = "it converts an output, not the parametrisation")]
+    pub fn from_score(self, at: Transition) -> Conversion {
+        let (alpha, sigma, variance) = (at.scale, at.std_dev(), at.variance);
+        match self {
+            Self::Score => Conversion { state: 0.0, output: 1.0 },
+            Self::Noise => Conversion { state: 0.0, output: -sigma },
+            Self::Denoiser => Conversion { state: 1.0 / alpha, output: variance / alpha },
+            Self::Velocity => {
+                Conversion { state: -sigma / alpha, output: -(sigma / alpha) * (alpha * alpha + variance) }
+            }
+        }
+    }
+}
+
+/// A model whose raw output is converted from one parametrisation to another.
+///
+/// To sample a noise-prediction network, wrap it from [`Parametrisation::Noise`] to [`Parametrisation::Score`]:
+/// [`to_score`](Self::to_score). The other way round makes a noise predictor of a score model. The inner model is a
+/// [`ScoreModel`] in form only: its `score_into` writes the raw output.
+///
+/// # Errors
+/// [`ScoreError::Undefined`] at a time where the conversion does not exist: at `sigma = 0` there is no noise to
+/// predict, at `alpha = 0` no data.
+///
+/// # Example
+/// ```
+/// use score_diffusion::prelude::*;
+/// let law = Gaussian::isotropic(vec![0.5], 2.0)?;
+/// let score = ExactScore::new(law, OrnsteinUhlenbeck);
+/// let denoiser = Reparametrised::new(&score, OrnsteinUhlenbeck, Parametrisation::Score, Parametrisation::Denoiser);
+/// let again = Reparametrised::to_score(&denoiser, OrnsteinUhlenbeck, Parametrisation::Denoiser);
+/// let x = BatchView::new(&[1.25], 1)?;
+/// assert!((again.score(0.4, x)?[0] - score.score(0.4, x)?[0]).abs() < 1e-14);
+/// # Ok::<(), ScoreError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Reparametrised<M, F> {
+    model: M,
+    process: F,
+    from: Parametrisation,
+    to: Parametrisation,
+}
+
+impl<M: ScoreModel, F: ForwardProcess> Reparametrised<M, F> {
+    /// The output of `model`, which is `from`, as `to`.
+    pub fn new(model: M, process: F, from: Parametrisation, to: Parametrisation) -> Self {
+        Self { model, process, from, to }
+    }
+
+    /// The output of `model`, which is `from`, as a score.
+    pub fn to_score(model: M, process: F, from: Parametrisation) -> Self {
+        Self::new(model, process, from, Parametrisation::Score)
+    }
+}
+
+/// `out <- state x + output out`
+struct Convert<'a, T> {
+    state: T,
+    output: T,
+    x: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Convert<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for (o, &x) in self.out.iter_mut().zip(self.x) {
+            *o = self.state * x + self.output * *o;
+        }
+    }
+}
+
+impl<M: ScoreModel, F: ForwardProcess> ScoreModel for Reparametrised<M, F> {
+    type Scalar = M::Scalar;
+    fn dim(&self) -> usize {
+        self.model.dim()
+    }
+    fn scratch_len(&self, n_chains: usize) -> usize {
+        self.model.scratch_len(n_chains)
+    }
+    fn score_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, M::Scalar>,
+        mut out: BatchViewMut<'_, M::Scalar>,
+        scratch: &mut [M::Scalar],
+    ) -> Result<(), ScoreError> {
+        check_shapes(self.dim(), x, &out)?;
+        self.model.score_into(t, x, out.reborrow(), scratch)?;
+        if self.from == self.to {
+            return Ok(());
+        }
+        let at = self.process.marginal(t);
+        let (a, b) = (self.from.to_score(at), self.to.from_score(at));
+        // both at once: state x + output o with  state = b.state + b.output a.state
+        let both = Conversion { state: b.state + b.output * a.state, output: b.output * a.output };
+        if !(both.state.is_finite() && both.output.is_finite()) {
+            return Err(ScoreError::Undefined {
+                time: t,
+                reason: "the parametrisations cannot be converted at zero noise or zero signal",
+            });
+        }
+        let (state, output) = (M::Scalar::of(both.state), M::Scalar::of(both.output));
+        dispatch(Convert { state, output, x: x.as_slice(), out: out.as_mut_slice() });
+        Ok(())
+    }
+    fn preferred_tile(&self) -> Option<usize> {
+        self.model.preferred_tile()
+    }
+}
