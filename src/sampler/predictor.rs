@@ -1,0 +1,99 @@
+//! [`Predictor`]: moves the chains from one time to a cleaner one.
+
+use super::step::{AffineStep, StepContext};
+use crate::batch::BatchViewMut;
+use crate::grid::Interval;
+use crate::process::ForwardProcess;
+use crate::real::Real;
+use std::fmt::Debug;
+
+/// A rule that moves chains over an interval of the time grid, towards the data.
+///
+/// Implement exactly one of two methods: [`affine_step`](Self::affine_step) for a rule with one score and one noise
+/// vector per step, or [`predict`](Self::predict), with the counts it needs, for anything else.
+///
+/// # Example
+/// Euler's method for the probability flow, and Heun's, from outside the crate:
+/// ```
+/// use score_diffusion::prelude::*;
+/// #[derive(Debug)]
+/// struct FlowEuler;
+/// impl<T: Real> Predictor<T> for FlowEuler {
+///     fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
+///         let (a, g2) = (process.drift_coefficient(over.from()), process.diffusion_squared(over.from()));
+///         Some(AffineStep { state: 1.0 - a * over.length(), score: 0.5 * g2 * over.length(), noise: 0.0 })
+///     }
+/// }
+///
+/// #[derive(Debug)]
+/// struct FlowHeun;
+/// impl<T: Real> Predictor<T> for FlowHeun {
+///     fn nfe(&self) -> usize { 2 }
+///     fn scratch_vectors(&self) -> usize { 2 }
+///     fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, mut x: BatchViewMut<'_, T>) {
+///         let process = cx.process();
+///         let slope = |t: f64, x: T, s: T| T::of(-process.drift_coefficient(t)) * x + T::of(0.5 * process.diffusion_squared(t)) * s;
+///         let (h, half, x) = (T::of(over.length()), T::of(0.5 * over.length()), x.as_mut_slice());
+///         let mut scratch = cx.take_scratch();
+///         let (s, y) = scratch.split_at_mut(x.len());
+///         let y = &mut y[..x.len()];
+///         cx.score_into(over.from(), x, s);
+///         for ((x, y), s) in x.iter_mut().zip(&mut *y).zip(&*s) {
+///             let k = slope(over.from(), *x, *s);
+///             *y = *x + h * k;                             // Euler
+///             *x += half * k;
+///         }
+///         cx.score_into(over.to(), y, s);
+///         for ((x, y), s) in x.iter_mut().zip(&*y).zip(&*s) {
+///             *x += half * slope(over.to(), *y, *s);
+///         }
+///         cx.return_scratch(scratch);
+///     }
+/// }
+/// let score = ExactScore::new(Gaussian::isotropic(vec![1.0], 0.5)?, OrnsteinUhlenbeck);
+/// let sampler = PredictorCorrector::new(score, TimeGrid::uniform(2.0, 0.01, 20)?)?.with_predictor(FlowHeun)?;
+/// assert_eq!(sampler.nfe(), 40);
+/// sampler.sample_seeded(100, 1).unwrap();
+/// # Ok::<(), score_diffusion::ParameterError>(())
+/// ```
+pub trait Predictor<T: Real>: Debug + Send + Sync {
+    /// Evaluations of the score per step and chain.
+    fn nfe(&self) -> usize {
+        1
+    }
+
+    /// Noise vectors per step: always the same number, whatever happens inside.
+    fn noise_vectors(&self) -> usize {
+        1
+    }
+
+    /// `d x n` buffers that [`predict`](Self::predict) takes by [`StepContext::take_scratch`].
+    fn scratch_vectors(&self) -> usize {
+        0
+    }
+
+    /// The step over an interval, if it is affine in state, score and noise. The sampler asks once per run.
+    fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
+        let _ = (process, over);
+        None
+    }
+
+    /// One step of all chains in `x`, in place. Called only if [`affine_step`](Self::affine_step) gives `None`.
+    ///
+    /// The default stops all chains: this predictor has no step.
+    fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, x: BatchViewMut<'_, T>) {
+        let _ = (over, x);
+        cx.refuse("the predictor implements neither affine_step nor predict");
+    }
+}
+
+/// No predictor: for samplers whose grid has one node and no steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct NoPredictor;
+
+impl<T: Real> Predictor<T> for NoPredictor {
+    fn nfe(&self) -> usize {
+        0
+    }
+}

@@ -1,0 +1,158 @@
+//! [`Report`]: what a run did.
+
+use super::step::StepKind;
+use std::fmt;
+
+/// Evaluations of the score by the kind of step, summed over chains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Evaluations {
+    /// In corrector steps.
+    pub corrector: u64,
+    /// In predictor steps.
+    pub predictor: u64,
+    /// In the final denoising step.
+    pub denoise: u64,
+}
+
+impl Evaluations {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.corrector + self.predictor + self.denoise
+    }
+
+    pub(crate) fn add(&mut self, kind: StepKind, evaluations: u64) {
+        match kind {
+            StepKind::Corrector => self.corrector += evaluations,
+            StepKind::Predictor => self.predictor += evaluations,
+            StepKind::Denoise => self.denoise += evaluations,
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.corrector += other.corrector;
+        self.predictor += other.predictor;
+        self.denoise += other.denoise;
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Outcome {
+    /// All steps were done, by all chains.
+    Complete,
+    /// It has steps to go: an observer stopped it, or the caller did.
+    Stopped,
+    /// Some chains failed.
+    Failed {
+        /// How many.
+        chains: u64,
+    },
+}
+
+/// What a run did, and everything needed to do it again.
+///
+/// ```
+/// use score_diffusion::prelude::*;
+/// let score = ExactScore::new(Gaussian::standard(2)?, OrnsteinUhlenbeck);
+/// let sampler = PredictorCorrector::new(score, TimeGrid::uniform(1.0, 0.1, 20)?)?
+///     .with_corrector(OuSplit::new(0.1)?, Schedule::AtStart(30))?;
+/// let samples = sampler.sample_seeded(100, 7).unwrap();
+/// let report = samples.report();
+/// assert_eq!((report.evaluations.corrector, report.evaluations.predictor), (3000, 2000));
+/// assert_eq!(report.evaluations_per_chain(), 50.0);
+/// println!("{report}");
+/// # Ok::<(), ParameterError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Report {
+    /// Version of this crate.
+    pub version: String,
+    /// How the run ended.
+    pub outcome: Outcome,
+    /// Number of chains.
+    pub n_chains: u64,
+    /// Number of the first chain.
+    pub first_chain: u64,
+    /// Coordinates per chain.
+    pub dim: u64,
+    /// `f32` or `f64`.
+    pub scalar: String,
+    /// The seed of all noise.
+    pub seed: u64,
+    /// The forward process, as it prints itself.
+    pub process: String,
+    /// The predictor, as it prints itself.
+    pub predictor: String,
+    /// The corrector, as it prints itself.
+    pub corrector: String,
+    /// The time grid, from the horizon down.
+    pub grid: Vec<f64>,
+    /// Corrector steps at each node.
+    pub corrector_steps: Vec<u64>,
+    /// Steps done.
+    pub steps: u64,
+    /// Steps in the whole run.
+    pub steps_in_all: u64,
+    /// Evaluations of the score, summed over chains.
+    pub evaluations: Evaluations,
+    /// Wall-clock time spent in steps.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// Evaluations of the score per chain: the usual NFE, as measured.
+    #[must_use]
+    pub fn evaluations_per_chain(&self) -> f64 {
+        self.evaluations.total() as f64 / self.n_chains as f64
+    }
+
+    /// Wall-clock nanoseconds per chain, coordinate and step.
+    #[must_use]
+    pub fn nanoseconds_per_coordinate_step(&self) -> f64 {
+        1e9 * self.seconds / (self.n_chains as f64 * self.dim as f64 * self.steps as f64)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = match self.outcome {
+            Outcome::Complete => "complete".to_owned(),
+            Outcome::Stopped => "stopped before the end".to_owned(),
+            Outcome::Failed { chains } => format!("{chains} chains failed"),
+        };
+        let (n, per_chain) = (self.n_chains as f64, self.evaluations_per_chain());
+        let e = self.evaluations;
+        let last = self.grid.len() - 1;
+        let corrections: u64 = self.corrector_steps.iter().sum();
+        writeln!(f, "score-diffusion {}: {outcome}", self.version)?;
+        writeln!(
+            f,
+            "  chains       {} of dimension {} ({}), numbers {} on",
+            self.n_chains, self.dim, self.scalar, self.first_chain
+        )?;
+        writeln!(f, "  seed         {}", self.seed)?;
+        writeln!(f, "  process      {}", self.process)?;
+        writeln!(f, "  grid         t = {} down to {} in {last} steps", self.grid[0], self.grid[last])?;
+        writeln!(f, "  predictor    {}", self.predictor)?;
+        writeln!(f, "  corrector    {}, {corrections} steps", self.corrector)?;
+        writeln!(f, "  steps        {} of {}", self.steps, self.steps_in_all)?;
+        writeln!(
+            f,
+            "  evaluations  {per_chain} per chain (corrector {}, predictor {}, denoising {})",
+            e.corrector as f64 / n,
+            e.predictor as f64 / n,
+            e.denoise as f64 / n
+        )?;
+        write!(
+            f,
+            "  time         {:.3} s, {:.2} ns per coordinate and step",
+            self.seconds,
+            self.nanoseconds_per_coordinate_step()
+        )
+    }
+}

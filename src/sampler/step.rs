@@ -1,0 +1,325 @@
+//! [`AffineStep`]: the form of every one-evaluation step; [`StepContext`]: what a step may use.
+
+use crate::batch::{BatchView, BatchViewMut};
+use crate::error::ScoreError;
+use crate::noise::{NoiseField, Stream, TileNoise};
+use crate::process::ForwardProcess;
+use crate::real::Real;
+use crate::score::ScoreModel;
+use crate::simd::{Kernel, dispatch};
+use std::fmt;
+
+/// A step that takes one score and one noise vector:
+///
+/// ```text
+/// x <- state x + score s(t, x) + noise xi,     xi ~ N(0, I)
+/// ```
+/// On a Gaussian target such a step is an affine Gaussian map, so the law of the discretised chain is known exactly:
+/// with `s = -(x - alpha mu)/v` in an eigendirection, a mean `m` becomes `state m - (score/v)(m - alpha mu)` and a
+/// variance `w` becomes `(state - score/v)^2 w + noise^2`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct AffineStep {
+    /// What the state is multiplied by.
+    pub state: f64,
+    /// What the score is multiplied by.
+    pub score: f64,
+    /// What the standard normal is multiplied by. 0 means that no noise is drawn.
+    pub noise: f64,
+}
+
+impl AffineStep {
+    /// Whether all three coefficients are finite.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        self.state.is_finite() && self.score.is_finite() && self.noise.is_finite()
+    }
+}
+
+impl approx::AbsDiffEq for AffineStep {
+    type Epsilon = f64;
+    fn default_epsilon() -> f64 {
+        f64::EPSILON
+    }
+    fn abs_diff_eq(&self, other: &Self, epsilon: f64) -> bool {
+        self.state.abs_diff_eq(&other.state, epsilon)
+            && self.score.abs_diff_eq(&other.score, epsilon)
+            && self.noise.abs_diff_eq(&other.noise, epsilon)
+    }
+}
+
+/// Which part of the sampler a step belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum StepKind {
+    /// A corrector step at a node.
+    Corrector,
+    /// A predictor step from a node to the next.
+    Predictor,
+    /// The final denoising step.
+    Denoise,
+}
+
+impl fmt::Display for StepKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Corrector => "corrector",
+            Self::Predictor => "predictor",
+            Self::Denoise => "final denoising",
+        })
+    }
+}
+
+/// Buffers for the steps of one tile of chains; made once, used for all its steps.
+#[derive(Debug, Clone)]
+pub struct Workspace<T> {
+    score: Vec<T>,
+    model: Vec<T>,
+    step: Vec<T>,
+    noise: TileNoise<T>,
+    bad: Vec<(usize, BadScore)>,
+}
+
+/// Why the score of one chain cannot be used.
+#[derive(Debug, Clone)]
+pub(crate) enum BadScore {
+    NotFinite,
+    Model(String),
+}
+
+impl<T: Real> Workspace<T> {
+    /// Buffers for tiles of up to `n` chains of a model, and steps that ask for `step_vectors` of their own.
+    pub(crate) fn new<S: ScoreModel<Scalar = T> + ?Sized>(
+        model: &S,
+        noise: NoiseField,
+        n: usize,
+        step_vectors: usize,
+    ) -> Self {
+        let dim = model.dim();
+        Self {
+            score: vec![T::default(); dim * n],
+            model: vec![T::default(); model.scratch_len(n)],
+            step: vec![T::default(); step_vectors * dim * n],
+            noise: TileNoise::new(noise, dim, n),
+            bad: Vec::new(),
+        }
+    }
+
+    /// Turns to the tile of these chains.
+    pub(crate) fn move_to(&mut self, first_chain: u64, n: usize) {
+        self.noise.move_to(first_chain, n);
+        self.bad.clear();
+    }
+
+    /// The chains (by column, in order) whose scores could not be used since the last call.
+    pub(crate) fn take_bad(&mut self) -> Option<Vec<(usize, BadScore)>> {
+        if self.bad.is_empty() {
+            return None;
+        }
+        let mut bad = std::mem::take(&mut self.bad);
+        bad.sort_by_key(|b| b.0);
+        bad.dedup_by_key(|b| b.0);
+        Some(bad)
+    }
+}
+
+/// Where a step stands, as the sampler sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepSetting {
+    pub stream: Stream,
+    /// The number of the step's first noise vector in the stream.
+    pub first_vector: u64,
+    /// Noise vectors of the stream that later steps will surely ask for.
+    pub ahead: u64,
+}
+
+/// What a step may use: the process, the score and the noise, for one tile of chains.
+///
+/// Evaluations are counted here, and scores are checked: a chain whose score is not finite gets a score of 0 for the
+/// rest of the step, and the sampler then stops that chain and reports it.
+pub struct StepContext<'a, T: Real> {
+    process: &'a dyn ForwardProcess,
+    model: &'a dyn ScoreModel<Scalar = T>,
+    workspace: &'a mut Workspace<T>,
+    setting: StepSetting,
+    evaluations: u64,
+}
+
+impl<'a, T: Real> StepContext<'a, T> {
+    pub(crate) fn new(
+        process: &'a dyn ForwardProcess,
+        model: &'a dyn ScoreModel<Scalar = T>,
+        workspace: &'a mut Workspace<T>,
+        setting: StepSetting,
+    ) -> Self {
+        Self { process, model, workspace, setting, evaluations: 0 }
+    }
+
+    /// Chain-evaluations of the score so far in this step.
+    pub(crate) fn evaluations(&self) -> u64 {
+        self.evaluations
+    }
+
+    /// The forward process.
+    pub fn process(&self) -> &'a dyn ForwardProcess {
+        self.process
+    }
+
+    /// The score model's dimension.
+    pub fn dim(&self) -> usize {
+        self.model.dim()
+    }
+
+    /// Writes the scores of chains `x` at time `t` to `out`: counted, and checked.
+    ///
+    /// Both are slices of the tile's chains, all of them, chain after chain.
+    ///
+    /// # Panics
+    /// If the slices are not whole chains, or differ in length.
+    pub fn score_into(&mut self, t: f64, x: &[T], out: &mut [T]) {
+        assert_eq!(x.len(), out.len(), "a step scored slices of two lengths");
+        let first = self.workspace.noise.first_chain();
+        let (Ok(x), Ok(out)) = (BatchView::new(x, self.dim()), BatchViewMut::new(out, self.dim())) else {
+            panic!("a step scored {} elements, which are no chains of dimension {}", x.len(), self.dim())
+        };
+        let (x, mut out) = (x.starting_at(first), out.starting_at(first));
+        self.evaluations += x.n_chains() as u64;
+        let result = self.model.score_into(t, x, out.reborrow(), &mut self.workspace.model);
+        if result.is_err() || !dispatch(AllFinite(out.as_slice())) {
+            self.sort_out(t, x, out, result.is_err());
+        }
+    }
+
+    /// One affine step in place, with the score at time `at`.
+    pub fn affine(&mut self, step: AffineStep, at: f64, x: &mut [T]) {
+        let mut score = std::mem::take(&mut self.workspace.score);
+        self.score_into(at, x, &mut score[..x.len()]);
+        self.combine(step, &score[..x.len()], x);
+        self.workspace.score = score;
+    }
+
+    /// `x <- state x + score s + noise xi`, with a score of the caller's and the step's first noise vector.
+    pub fn combine(&mut self, step: AffineStep, score: &[T], x: &mut [T]) {
+        let (a, b, c) = (T::of(step.state), T::of(step.score), T::of(step.noise));
+        if step.noise == 0.0 {
+            dispatch(Deterministic { a, b, score, x });
+        } else {
+            dispatch(Stochastic { a, b, c, score, noise: self.noise(0), x });
+        }
+    }
+
+    /// Noise vector `index` of this step for all chains of the tile, `d x n`: standard normals, the same at every
+    /// call.
+    ///
+    /// A step must not ask for more vectors than its `noise_vectors` says: those belong to the next step.
+    pub fn noise(&mut self, index: usize) -> &[T] {
+        let s = self.setting;
+        self.workspace.noise.vector(s.stream, s.first_vector + index as u64, s.ahead)
+    }
+
+    /// The step's own scratch space: `scratch_vectors` times `d x n` elements at least, full of rubbish. Give it back by
+    /// [`return_scratch`](Self::return_scratch), or the next step gets an empty one.
+    pub fn take_scratch(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.workspace.step)
+    }
+
+    /// Returns what [`take_scratch`](Self::take_scratch) gave.
+    pub fn return_scratch(&mut self, scratch: Vec<T>) {
+        self.workspace.step = scratch;
+    }
+
+    /// Stops all chains of the tile: this step cannot be done.
+    pub fn refuse(&mut self, reason: &str) {
+        self.workspace
+            .bad
+            .extend((0..self.workspace.noise.n_chains()).map(|j| (j, BadScore::Model(reason.to_owned()))));
+    }
+
+    /// Finds the chains whose scores cannot be used, and gives them the score 0.
+    #[cold]
+    fn sort_out(&mut self, t: f64, x: BatchView<'_, T>, mut out: BatchViewMut<'_, T>, failed: bool) {
+        for j in 0..x.n_chains() {
+            // after a failure of the batch the model is asked again, chain by chain, to learn whose fault it was
+            let own = if failed {
+                self.model.score_into(t, x.columns(j..j + 1), out.columns_mut(j..j + 1), &mut self.workspace.model)
+            } else {
+                Ok(())
+            };
+            let bad = match own {
+                Err(ScoreError::Model(source)) => BadScore::Model(source.to_string()),
+                Err(error) => BadScore::Model(error.to_string()),
+                Ok(()) if !dispatch(AllFinite(out.chain_mut(j))) => BadScore::NotFinite,
+                Ok(()) => continue,
+            };
+            out.chain_mut(j).fill(T::default());
+            self.workspace.bad.push((j, bad));
+        }
+    }
+}
+
+impl<T: Real> fmt::Debug for StepContext<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepContext")
+            .field("process", &self.process)
+            .field("setting", &self.setting)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether no element is NaN or infinite.
+pub(crate) struct AllFinite<'a, T>(pub &'a [T]);
+
+impl<T: Real> Kernel for AllFinite<'_, T> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        // x * 0 is 0 for finite x and NaN otherwise; a NaN stays in its sum
+        let (chunks, rest) = self.0.as_chunks::<16>();
+        let (zero, mut sums) = (T::default(), [T::default(); 16]);
+        for chunk in chunks {
+            for l in 0..16 {
+                sums[l] += chunk[l] * zero;
+            }
+        }
+        for (sum, &x) in sums.iter_mut().zip(rest) {
+            *sum += x * zero;
+        }
+        sums.iter().all(|s| *s == zero)
+    }
+}
+
+struct Deterministic<'a, T> {
+    a: T,
+    b: T,
+    score: &'a [T],
+    x: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Deterministic<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for (x, &s) in self.x.iter_mut().zip(self.score) {
+            *x = self.a * *x + self.b * s;
+        }
+    }
+}
+
+struct Stochastic<'a, T> {
+    a: T,
+    b: T,
+    c: T,
+    score: &'a [T],
+    noise: &'a [T],
+    x: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Stochastic<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for ((x, &s), &z) in self.x.iter_mut().zip(self.score).zip(self.noise) {
+            *x = (self.a * *x + self.b * s) + self.c * z;
+        }
+    }
+}
