@@ -1,0 +1,15 @@
+//! The roof: steps composed into samplers.
+//!
+//! [`PredictorCorrector`] is the sampler; a [`Schedule`] says where its corrector works. A [`Run`] is the state of a run
+//! between two steps, as a value; an [`Observer`] looks at it. `engine` does the steps, tile by tile.
+
+mod engine;
+mod observer;
+mod predictor_corrector;
+mod run;
+mod schedule;
+
+pub use observer::{Observer, Progress, Trajectory};
+pub use predictor_corrector::{LangevinSampler, PredictorCorrector, ReverseSolver};
+pub use run::Run;
+pub use schedule::Schedule;
