@@ -79,7 +79,7 @@ pub type ReverseSolver<S, F = OrnsteinUhlenbeck, P = EulerMaruyama> = PredictorC
 /// The inexact-Langevin corrector alone: it samples the law at one time. See [`LangevinSampler::at`].
 pub type LangevinSampler<S, C, F = OrnsteinUhlenbeck> = PredictorCorrector<S, F, NoPredictor, C>;
 
-impl<S: ScoreModel> PredictorCorrector<S> {
+impl<S: ScoreModel> ReverseSolver<S> {
     /// The reverse of the Ornstein-Uhlenbeck process by Euler-Maruyama, without a corrector.
     ///
     /// # Errors
