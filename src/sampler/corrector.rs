@@ -70,3 +70,26 @@ impl<T: Real> Corrector<T> for NoCorrector {
         0
     }
 }
+
+macro_rules! corrector_by_reference {
+    ($($pointer:ty),+) => {$(
+        impl<T: Real, P: Corrector<T> + ?Sized> Corrector<T> for $pointer {
+            fn nfe(&self) -> usize {
+                (**self).nfe()
+            }
+            fn noise_vectors(&self) -> usize {
+                (**self).noise_vectors()
+            }
+            fn scratch_vectors(&self) -> usize {
+                (**self).scratch_vectors()
+            }
+            fn affine_step(&self, process: &dyn ForwardProcess, at: f64) -> Option<AffineStep> {
+                (**self).affine_step(process, at)
+            }
+            fn correct(&self, cx: &mut StepContext<'_, T>, at: f64, x: BatchViewMut<'_, T>) {
+                (**self).correct(cx, at, x);
+            }
+        }
+    )+};
+}
+corrector_by_reference!(&P, Box<P>, std::sync::Arc<P>);

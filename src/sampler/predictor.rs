@@ -97,3 +97,26 @@ impl<T: Real> Predictor<T> for NoPredictor {
         0
     }
 }
+
+macro_rules! predictor_by_reference {
+    ($($pointer:ty),+) => {$(
+        impl<T: Real, P: Predictor<T> + ?Sized> Predictor<T> for $pointer {
+            fn nfe(&self) -> usize {
+                (**self).nfe()
+            }
+            fn noise_vectors(&self) -> usize {
+                (**self).noise_vectors()
+            }
+            fn scratch_vectors(&self) -> usize {
+                (**self).scratch_vectors()
+            }
+            fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
+                (**self).affine_step(process, over)
+            }
+            fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, x: BatchViewMut<'_, T>) {
+                (**self).predict(cx, over, x);
+            }
+        }
+    )+};
+}
+predictor_by_reference!(&P, Box<P>, std::sync::Arc<P>);

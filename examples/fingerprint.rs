@@ -1,0 +1,71 @@
+//! Prints a fingerprint of samples for each kind of step, score and precision.
+//!
+//! Two builds keep the promise of equal bits if they print the same lines:
+//!
+//! ```text
+//! cargo run --release --example fingerprint
+//! RUSTFLAGS="-C target-cpu=native" cargo run --release --example fingerprint
+//! ```
+
+use score_diffusion::nalgebra::DMatrix;
+use score_diffusion::prelude::*;
+
+/// FNV-1a over the bits of the samples.
+fn fingerprint<T: Real>(name: &str, x: &[T]) {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for v in x {
+        for byte in v.as_f64().to_bits().to_le_bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    println!("{hash:016x}  {name}");
+}
+
+type AnyResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+fn sample<S: ScoreModel, P: Predictor<S::Scalar>>(name: &str, score: S, predictor: P) -> AnyResult {
+    let sampler = PredictorCorrector::new(score, TimeGrid::geometric(1.5, 1e-3, 30)?)?
+        .with_predictor(predictor)?
+        .with_corrector(OuSplit::new(0.2)?, Schedule::PerNode([vec![5], vec![1; 30]].concat()))?
+        .with_final_denoising()?;
+    fingerprint(name, sampler.sample_seeded(300, 17)?.as_slice());
+    Ok(())
+}
+
+fn all<T: Real>(scalar: &str) -> AnyResult {
+    let ring: Vec<Vec<f64>> = (0..8).map(|k| vec![f64::from(k % 3) - 1.0, f64::from(k) / 2.0 - 2.0, 0.25]).collect();
+    let isotropic = GaussianMixture::isotropic(&[1.0; 8], &ring, &[0.1, 0.2, 0.1, 0.3, 0.1, 0.1, 0.5, 0.1])?;
+    let diagonal = GaussianMixture::diagonal(&[1.0; 8], &ring, &vec![vec![0.1, 0.4, 0.2]; 8])?;
+    let tilted = DMatrix::from_row_slice(3, 3, &[0.5, 0.1, 0.0, 0.1, 0.3, -0.1, 0.0, -0.1, 0.2]);
+    let full = GaussianMixture::full(&[1.0; 8], &ring, &vec![tilted; 8])?;
+    let data = Empirical::new(&ring.concat(), 3)?;
+    let ou = OrnsteinUhlenbeck;
+    sample(
+        &format!("{scalar} isotropic, Euler-Maruyama"),
+        ExactScore::new(isotropic.clone(), ou).cast::<T>(),
+        EulerMaruyama,
+    )?;
+    sample(
+        &format!("{scalar} diagonal, score held"),
+        ExactScore::new(diagonal, ou).cast::<T>(),
+        ExponentialIntegrator::ScoreHeld,
+    )?;
+    sample(
+        &format!("{scalar} full, scaled score held"),
+        ExactScore::new(full, ou).cast::<T>(),
+        ExponentialIntegrator::ScaledScoreHeld,
+    )?;
+    sample(
+        &format!("{scalar} product, flow"),
+        ExactScore::new(Product::new(vec![isotropic.clone(); 3])?, ou).cast::<T>(),
+        ProbabilityFlow,
+    )?;
+    let projected = ProjectedScore::ball(ExactScore::new(data, ou).cast::<T>(), ou, vec![0.0, 0.0, 0.25], 2.5)?;
+    sample(&format!("{scalar} projected, denoiser held"), projected, ExponentialIntegrator::DenoiserHeld)?;
+    Ok(())
+}
+
+fn main() -> AnyResult {
+    all::<f32>("f32")?;
+    all::<f64>("f64")
+}
