@@ -370,7 +370,7 @@ impl<T: Real> Kernel for Block<'_, '_, T> {
 #[inline(always)]
 fn largest_of<T: Real>(logits: &[Lane<T>]) -> Lane<T> {
     let mut largest = logits[0];
-    for logit in &logits[1..] {
+    for &logit in &logits[1..] {
         for l in 0..LANES {
             largest[l] = if logit[l] > largest[l] { logit[l] } else { largest[l] };
         }
@@ -382,19 +382,24 @@ fn largest_of<T: Real>(logits: &[Lane<T>]) -> Lane<T> {
 #[inline(always)]
 fn softmax<T: Real>(logits: &mut [Lane<T>], largest: &Lane<T>) {
     let mut total = [T::default(); LANES];
+    let largest = *largest;
     for logit in logits.iter_mut() {
+        let mut e = *logit;
         for l in 0..LANES {
-            logit[l] = (logit[l] - largest[l]).exp_lane();
-            total[l] += logit[l];
+            e[l] = (e[l] - largest[l]).exp_lane();
+            total[l] += e[l];
         }
+        *logit = e;
     }
     for total in &mut total {
         *total = T::of(1.0) / *total;
     }
     for logit in logits {
+        let mut r = *logit;
         for l in 0..LANES {
-            logit[l] *= total[l];
+            r[l] *= total[l];
         }
+        *logit = r;
     }
 }
 
@@ -406,26 +411,25 @@ impl<T: Real> Tile<'_, T> {
         for (k, logit) in self.logits.iter_mut().enumerate() {
             let mut squares = [T::default(); LANES];
             for (x, &c) in self.x.iter().zip(&self.centres[k * d..(k + 1) * d]) {
+                let x = *x;
                 for l in 0..LANES {
                     let y = x[l] - c;
                     squares[l] += y * y;
                 }
             }
             let (half, log_weight) = (T::of(0.5) * self.precisions[k], self.log_weights[k]);
-            for l in 0..LANES {
-                logit[l] = log_weight - half * squares[l];
-            }
+            *logit = squares.map(|s| log_weight - half * s);
         }
         let largest = largest_of(self.logits);
         softmax(self.logits, &largest);
-        for (k, weight) in self.logits.iter_mut().enumerate() {
-            for w in weight.iter_mut() {
-                *w *= self.precisions[k];
-            }
+        for (k, weight) in self.logits.iter().enumerate() {
+            let weight = weight.map(|w| w * self.precisions[k]);
             for ((sum, x), &c) in self.sum.iter_mut().zip(&*self.x).zip(&self.centres[k * d..(k + 1) * d]) {
+                let (x, mut total) = (*x, *sum);
                 for l in 0..LANES {
-                    sum[l] += weight[l] * (c - x[l]);
+                    total[l] += weight[l] * (c - x[l]);
                 }
+                *sum = total;
             }
         }
         largest
@@ -438,24 +442,25 @@ impl<T: Real> Tile<'_, T> {
             let mut quadratic = [T::default(); LANES];
             let rows = self.centres[k * d..(k + 1) * d].iter().zip(&self.precisions[k * d..(k + 1) * d]);
             for (x, (&c, &p)) in self.x.iter().zip(rows) {
+                let x = *x;
                 for l in 0..LANES {
                     let y = x[l] - c;
                     quadratic[l] += y * (p * y);
                 }
             }
             let log_weight = self.log_weights[k];
-            for l in 0..LANES {
-                logit[l] = log_weight - T::of(0.5) * quadratic[l];
-            }
+            *logit = quadratic.map(|q| log_weight - T::of(0.5) * q);
         }
         let largest = largest_of(self.logits);
         softmax(self.logits, &largest);
-        for (k, weight) in self.logits.iter().enumerate() {
+        for (k, &weight) in self.logits.iter().enumerate() {
             let rows = self.centres[k * d..(k + 1) * d].iter().zip(&self.precisions[k * d..(k + 1) * d]);
             for ((sum, x), (&c, &p)) in self.sum.iter_mut().zip(&*self.x).zip(rows) {
+                let (x, mut total) = (*x, *sum);
                 for l in 0..LANES {
-                    sum[l] += weight[l] * (p * (c - x[l]));
+                    total[l] += weight[l] * (p * (c - x[l]));
                 }
+                *sum = total;
             }
         }
         largest
@@ -474,15 +479,16 @@ impl<T: Real> Tile<'_, T> {
             // work = (L + sigma^2)^-1 Q^T (x - c)
             for ((work, q), &p) in self.work.iter_mut().zip(basis.chunks_exact(d)).zip(&self.precisions[k * d..]) {
                 let mut y = [T::default(); LANES];
-                for ((x, &c), &q) in self.x.iter().zip(centre).zip(q) {
+                for ((&x, &c), &q) in self.x.iter().zip(centre).zip(q) {
                     for l in 0..LANES {
                         y[l] += q * (x[l] - c);
                     }
                 }
+                let precise = y.map(|y| p * y);
                 for l in 0..LANES {
-                    work[l] = p * y[l];
-                    quadratic[l] += y[l] * work[l];
+                    quadratic[l] += y[l] * precise[l];
                 }
+                *work = precise;
             }
             let (mut keep, mut weight) = ([T::default(); LANES], [T::default(); LANES]);
             for l in 0..LANES {
@@ -499,14 +505,16 @@ impl<T: Real> Tile<'_, T> {
             }
             for (j, sum) in self.sum.iter_mut().enumerate() {
                 let mut u = [T::default(); LANES];
-                for (work, q) in self.work.iter().zip(basis.chunks_exact(d)) {
+                for (&work, q) in self.work.iter().zip(basis.chunks_exact(d)) {
                     for l in 0..LANES {
                         u[l] += q[j] * work[l];
                     }
                 }
+                let mut new = *sum;
                 for l in 0..LANES {
-                    sum[l] = sum[l] * keep[l] - weight[l] * u[l];
+                    new[l] = new[l] * keep[l] - weight[l] * u[l];
                 }
+                *sum = new;
             }
         }
         for sum in self.sum.iter_mut() {
