@@ -35,17 +35,18 @@ pub trait Arithmetic: sealed::Sealed + Send + Sync + 'static {
     #[doc(hidden)]
     fn sqrt_lane(self) -> Self;
 
+    /// Whether a normal takes words from both planes of the counter (see `noise::field`).
+    #[doc(hidden)]
+    const TWO_PLANES: bool;
+
     /// Four standard normals per lane from two sets of four random words.
     ///
     /// Words 0 and 1 make normals 0 and 1 (Box-Muller: radius, angle), words 2 and 3 make normals 2 and 3.
     /// `high` alone feeds f32; f64 takes `high` as its upper and `low` as its lower 32 bits, so an f32 run follows
     /// the f64 run of the same seed.
     #[doc(hidden)]
-    fn normals_lanes<const L: usize>(
-        high: &[[u64; L]; 4],
-        low: impl FnOnce() -> [[u64; L]; 4],
-        out: &mut [[Self; L]; 4],
-    ) where
+    fn normals_lanes<const L: usize>(high: &[[u64; L]; 4], low: &[[u64; L]; 4], out: &mut [[Self; L]; 4])
+    where
         Self: Sized;
 }
 
@@ -165,6 +166,8 @@ fn box_muller_f64(w: u64, a: u64) -> (f64, f64) {
 }
 
 impl Arithmetic for f32 {
+    const TWO_PLANES: bool = false;
+
     #[inline(always)]
     fn exp_lane(self) -> f32 {
         const LOW: f32 = -87.336_54; // e^LOW is the least normal number
@@ -186,7 +189,7 @@ impl Arithmetic for f32 {
     }
 
     #[inline(always)]
-    fn normals_lanes<const L: usize>(high: &[[u64; L]; 4], _: impl FnOnce() -> [[u64; L]; 4], out: &mut [[f32; L]; 4]) {
+    fn normals_lanes<const L: usize>(high: &[[u64; L]; 4], _: &[[u64; L]; 4], out: &mut [[f32; L]; 4]) {
         // narrowed first: a loop that mixes 64- and 32-bit lanes is vectorised at the wider one's width
         let mut words = [[0_u32; L]; 4];
         for (narrow, wide) in words.iter_mut().zip(high) {
@@ -203,6 +206,8 @@ impl Arithmetic for f32 {
 }
 
 impl Arithmetic for f64 {
+    const TWO_PLANES: bool = true;
+
     #[inline(always)]
     fn exp_lane(self) -> f64 {
         const LOW: f64 = -708.396_418_532_264_1;
@@ -235,12 +240,7 @@ impl Arithmetic for f64 {
     }
 
     #[inline(always)]
-    fn normals_lanes<const L: usize>(
-        high: &[[u64; L]; 4],
-        low: impl FnOnce() -> [[u64; L]; 4],
-        out: &mut [[f64; L]; 4],
-    ) {
-        let low = low();
+    fn normals_lanes<const L: usize>(high: &[[u64; L]; 4], low: &[[u64; L]; 4], out: &mut [[f64; L]; 4]) {
         for pair in [0, 2] {
             for l in 0..L {
                 let radius = high[pair][l] << 32 | low[pair][l];

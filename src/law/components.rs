@@ -213,6 +213,9 @@ impl Components {
         scratch: &mut [T],
     ) {
         let (d, n) = (self.dim, self.len());
+        if n == 1 && self.shape != Shape::Full {
+            return self.score_of_one(at, x, out, scratch);
+        }
         let (centres, scratch) = scratch.split_at_mut(n * d);
         let (precisions, scratch) = scratch.split_at_mut(self.precision_len());
         let (log_weights, scratch) = scratch.split_at_mut(n);
@@ -246,7 +249,7 @@ impl Components {
         let (x_lanes, lanes) = lanes.as_chunks_mut::<LANES>().0.split_at_mut(d);
         let (sum_lanes, work_lanes) = lanes.split_at_mut(d);
         let logits = &mut scratch.as_chunks_mut::<LANES>().0[..n];
-        let mut tile = Tile {
+        let tile = Tile {
             d,
             shape: self.shape,
             centres,
@@ -258,16 +261,29 @@ impl Components {
             work: work_lanes,
             logits,
         };
-        for j0 in (0..x.n_chains()).step_by(LANES) {
-            let chains = j0..(j0 + LANES).min(x.n_chains());
-            let block = x.columns(chains.clone());
-            let overflow = dispatch(Block { tile: &mut tile, x: block, out: out.columns_mut(chains.clone()) });
-            if overflow {
-                for j in chains {
-                    self.mend_far_chain(at, x.chain(j), out.chain_mut(j));
-                }
+        let overflow = dispatch(Blocks { tile, x: x.as_slice(), out: out.as_mut_slice() });
+        if overflow {
+            for (j, x) in x.chains().enumerate() {
+                self.mend_far_chain(at, x, out.chain_mut(j));
             }
         }
+    }
+
+    /// One component without rotation: `s = (alpha m - x) / v`, coordinate by coordinate.
+    fn score_of_one<T: Real>(
+        &self,
+        at: Transition,
+        x: BatchView<'_, T>,
+        mut out: BatchViewMut<'_, T>,
+        scratch: &mut [T],
+    ) {
+        let (centre, scratch) = scratch.split_at_mut(self.dim);
+        let precision = &mut scratch[..self.dim];
+        for i in 0..self.dim {
+            centre[i] = T::of(at.scale * self.means[i]);
+            precision[i] = T::of(1.0 / (at.scale * at.scale * self.variance_of(0, i) + at.variance));
+        }
+        dispatch(Linear { centre, precision, x: x.as_slice(), out: out.as_mut_slice() });
     }
 
     /// So far out that every `<x - m, u>` overflows, the component nearest in its own metric has all the weight.
@@ -312,6 +328,27 @@ impl Components {
     }
 }
 
+/// `out <- precision (centre - x)`, chain by chain.
+struct Linear<'a, T> {
+    centre: &'a [T],
+    precision: &'a [T],
+    x: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Linear<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let d = self.centre.len();
+        for (out, x) in self.out.chunks_exact_mut(d).zip(self.x.chunks_exact(d)) {
+            for (((s, &x), &c), &p) in out.iter_mut().zip(x).zip(self.centre).zip(self.precision) {
+                *s = p * (c - x);
+            }
+        }
+    }
+}
+
 type Lane<T> = [T; LANES];
 
 /// The components at one time, in the scalar of the chains, and room for one block of lanes.
@@ -328,40 +365,41 @@ struct Tile<'a, T> {
     logits: &'a mut [Lane<T>],
 }
 
-/// Up to `LANES` chains. The result says whether some chain's logits all overflowed.
-struct Block<'t, 'a, T> {
-    tile: &'t mut Tile<'a, T>,
-    x: BatchView<'t, T>,
-    out: BatchViewMut<'t, T>,
+/// Any number of chains, `LANES` at a time. The result says whether all logits of some chain overflowed.
+struct Blocks<'a, T> {
+    tile: Tile<'a, T>,
+    x: &'a [T],
+    out: &'a mut [T],
 }
 
-impl<T: Real> Kernel for Block<'_, '_, T> {
+impl<T: Real> Kernel for Blocks<'_, T> {
     type Output = bool;
     #[inline(always)]
-    fn run(mut self) -> bool {
-        let (t, n) = (&mut *self.tile, self.x.n_chains());
-        let x = self.x.as_slice();
-        for (i, lane) in t.x.iter_mut().enumerate() {
-            for (l, v) in lane.iter_mut().enumerate() {
-                // unused lanes repeat the last chain
-                *v = x[l.min(n - 1) * t.d + i];
-            }
-        }
-        t.sum.fill([T::default(); LANES]);
-        let largest = match t.shape {
-            Shape::Isotropic => t.isotropic(),
-            Shape::Diagonal => t.diagonal(),
-            Shape::Full => t.full(),
-        };
-        let out = self.out.as_mut_slice();
-        for (i, lane) in t.sum.iter().enumerate() {
-            for (l, &v) in lane[..n].iter().enumerate() {
-                out[l * t.d + i] = v;
-            }
-        }
+    fn run(self) -> bool {
+        let mut t = self.tile;
         let mut overflow = false;
-        for &l in &largest {
-            overflow |= l.as_f64().is_nan() || l.as_f64() == f64::NEG_INFINITY;
+        for (x, out) in self.x.chunks(LANES * t.d).zip(self.out.chunks_mut(LANES * t.d)) {
+            let n = x.len() / t.d;
+            for (i, lane) in t.x.iter_mut().enumerate() {
+                for (l, v) in lane.iter_mut().enumerate() {
+                    // unused lanes repeat the last chain
+                    *v = x[l.min(n - 1) * t.d + i];
+                }
+            }
+            t.sum.fill([T::default(); LANES]);
+            let largest = match t.shape {
+                Shape::Isotropic => t.isotropic(),
+                Shape::Diagonal => t.diagonal(),
+                Shape::Full => t.full(),
+            };
+            for (i, lane) in t.sum.iter().enumerate() {
+                for (l, &v) in lane[..n].iter().enumerate() {
+                    out[l * t.d + i] = v;
+                }
+            }
+            for &l in &largest {
+                overflow |= l.as_f64().is_nan() || l.as_f64() == f64::NEG_INFINITY;
+            }
         }
         overflow
     }

@@ -223,7 +223,8 @@ impl<T: Real> Slabs<'_, T> {
     fn quads<const L: usize>(&self, quad: u64, chain: [u64; L], ahead: [u64; L], z: &mut [[T; L]; 4]) {
         let address = Address::new(self.stream, quad);
         let high = philox4x32_10(address.counter(0, chain, ahead), self.seed);
-        T::normals_lanes(&high, || philox4x32_10(address.counter(1, chain, ahead), self.seed), z);
+        let low = if T::TWO_PLANES { philox4x32_10(address.counter(1, chain, ahead), self.seed) } else { high };
+        T::normals_lanes(&high, &low, z);
     }
 }
 
