@@ -15,6 +15,18 @@ use std::ops::Range;
 /// An owned batch: a `d x n` column-major matrix, column `j` is chain `j`.
 pub type Batch<T> = DMatrix<T>;
 
+/// A batch of zeros, or why there is no room for it.
+pub(crate) fn zeros<T: Real>(dim: usize, n: usize) -> Result<Batch<T>, ParameterError> {
+    let refused =
+        ParameterError::Count { name: "the number of chains", given: n as u64, allowed: "small enough for the memory" };
+    let mut data = Vec::new();
+    match dim.checked_mul(n) {
+        Some(len) if data.try_reserve_exact(len).is_ok() => data.resize(len, T::default()),
+        _ => return Err(refused),
+    }
+    Ok(DMatrix::from_vec(dim, n, data))
+}
+
 /// A read-only batch: `d x n`, contiguous, column `j` is chain `j`.
 ///
 /// ```

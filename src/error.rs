@@ -131,9 +131,9 @@ impl ParameterError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScoreError {
-    /// The batch or the output has another shape than the model's.
-    #[error("the score model was given a bad shape: {0}")]
-    Shape(#[from] ParameterError),
+    /// A parameter or a shape was refused: a batch of another height than the model's, say.
+    #[error("the score model refused its input: {0}")]
+    Parameter(#[from] ParameterError),
     /// The score is not defined at this time: the exact score of a law without density at t = 0, say.
     #[error("the score is not defined at t = {time}: {reason}")]
     Undefined {

@@ -16,6 +16,8 @@ use crate::math::portable;
 /// # Ok::<(), score_diffusion::ParameterError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "(f64, f64)", into = "(f64, f64)"))]
 pub struct Interval {
     from: f64,
     to: f64,
@@ -48,6 +50,19 @@ impl Interval {
     #[must_use]
     pub fn length(&self) -> f64 {
         self.from - self.to
+    }
+}
+
+impl TryFrom<(f64, f64)> for Interval {
+    type Error = ParameterError;
+    fn try_from((from, to): (f64, f64)) -> Result<Self, ParameterError> {
+        Self::new(from, to)
+    }
+}
+
+impl From<Interval> for (f64, f64) {
+    fn from(over: Interval) -> Self {
+        (over.from, over.to)
     }
 }
 
@@ -97,8 +112,11 @@ impl TimeGrid {
     pub fn geometric(horizon: f64, early_stop: f64, n_steps: usize) -> Result<Self, ParameterError> {
         check_ends(horizon, early_stop, n_steps)?;
         ParameterError::check("early_stop", early_stop, early_stop > 0.0, "positive on a geometric grid")?;
-        let ratio = portable::ln(early_stop) - portable::ln(horizon);
-        let between = (1..n_steps).map(|k| horizon * portable::exp(ratio * (k as f64 / n_steps as f64)));
+        let (from, to) = (portable::ln(horizon), portable::ln(early_stop));
+        let between = (1..n_steps).map(|k| {
+            let u = k as f64 / n_steps as f64;
+            portable::exp(from * (1.0 - u) + to * u)
+        });
         Self::from_nodes(std::iter::once(horizon).chain(between).chain([early_stop]).collect())
     }
 

@@ -75,12 +75,16 @@ impl Components {
 
     pub fn covariance_of(&self, k: usize) -> DMatrix<f64> {
         let d = self.dim;
-        let eigenvalues = DMatrix::from_diagonal(&DVector::from_fn(d, |i, _| self.variance_of(k, i)));
         match self.shape {
-            Shape::Isotropic | Shape::Diagonal => eigenvalues,
+            Shape::Isotropic | Shape::Diagonal => {
+                DMatrix::from_diagonal(&DVector::from_fn(d, |i, _| self.variance_of(k, i)))
+            }
             Shape::Full => {
-                let q = DMatrix::from_column_slice(d, d, self.basis_of(k));
-                &q * eigenvalues * q.transpose()
+                // not by nalgebra's product: its bits depend on the processor
+                let q = self.basis_of(k);
+                DMatrix::from_fn(d, d, |a, b| {
+                    (0..d).map(|i| q[i * d + a] * self.variance_of(k, i) * q[i * d + b]).sum()
+                })
             }
         }
     }
@@ -121,8 +125,7 @@ impl Components {
     }
 
     pub fn has_density(&self, at: Transition) -> bool {
-        let least = self.variances.iter().fold(f64::INFINITY, |a, &b| a.min(b));
-        at.scale * at.scale * least + at.variance > 0.0
+        self.variances.iter().all(|v| at.scale * at.scale * v + at.variance > 0.0)
     }
 
     /// `(ln w_k + ln N(x; m_k, C_k))_k`, or `None` without a density.
@@ -143,7 +146,8 @@ impl Components {
                     }
                 };
                 let v = self.variance_of(k, i);
-                term -= half_ln_tau + 0.5 * ln(v) + 0.5 * (y * y / v);
+                let standardised = y / v.sqrt();
+                term -= half_ln_tau + 0.5 * ln(v) + 0.5 * (standardised * standardised);
             }
             term
         });
@@ -152,6 +156,9 @@ impl Components {
 
     pub fn log_density(&self, x: &[f64]) -> Option<f64> {
         let terms = self.log_terms(x)?;
+        if terms.iter().any(|t| t.is_nan()) {
+            return Some(f64::NAN);
+        }
         let largest = terms.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
         if largest == f64::NEG_INFINITY {
             return Some(largest);

@@ -9,6 +9,7 @@ use crate::noise::NoiseField;
 use crate::process::Transition;
 use crate::real::Real;
 use nalgebra::{DMatrix, DVector};
+use std::sync::OnceLock;
 
 /// The uniform law on `m` points. It has no density, but its marginals under a forward process have: mixtures of `m`
 /// equal Gaussians, whose score is the kernel estimator of the data's.
@@ -30,11 +31,12 @@ use nalgebra::{DMatrix, DVector};
 /// assert!(law.marginal(&OrnsteinUhlenbeck, 0.1).log_density(&[0.0, 0.0]).is_some());
 /// # Ok::<(), score_diffusion::ParameterError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "Points", into = "Points"))]
 pub struct Empirical {
     components: Components,
+    ball: OnceLock<(Vec<f64>, f64)>,
 }
 
 impl Empirical {
@@ -55,6 +57,7 @@ impl Empirical {
                 variances: vec![0.0; m],
                 bases: Vec::new(),
             },
+            ball: OnceLock::new(),
         })
     }
 
@@ -71,9 +74,10 @@ impl Empirical {
     }
 
     /// Centre and radius of a ball that holds all points; not always the smallest, at most a few percent larger.
+    /// Computed once.
     #[must_use]
     pub fn ball(&self) -> (Vec<f64>, f64) {
-        enclosing_ball(&self.components.means, self.components.dim)
+        self.ball.get_or_init(|| enclosing_ball(&self.components.means, self.components.dim)).clone()
     }
 }
 
@@ -116,6 +120,12 @@ impl Law for Empirical {
     }
     fn constants(&self, at: Transition) -> Constants {
         Constants::of_smoothed_ball(at.scale, self.ball().1, at.variance)
+    }
+}
+
+impl PartialEq for Empirical {
+    fn eq(&self, other: &Self) -> bool {
+        self.components == other.components
     }
 }
 

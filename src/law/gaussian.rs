@@ -133,8 +133,8 @@ impl Law for Gaussian {
     }
 }
 
-/// One draw with the caller's generator, by rand_distr's normals. (Not the draws of [`Law::sample`], which are
-/// addressed.)
+/// One draw with the caller's generator, by rand_distr's normals. (Not the draws of [`Law::sample_seeded`],
+/// which are addressed.)
 impl Distribution<Vec<f64>> for Gaussian {
     fn sample<R: Rng + ?Sized>(&self, rng: &mut R) -> Vec<f64> {
         draw(&self.components, 0, rng)

@@ -21,7 +21,7 @@ use std::fmt::Debug;
 /// assert!((law.covariance()[(0, 0)] - 4.1).abs() < 1e-15);
 /// let later = law.marginal(&OrnsteinUhlenbeck, 1.0);
 /// assert!((later.covariance()[(0, 0)] - (1.0 + 3.1 * (-2.0_f64).exp())).abs() < 1e-15);
-/// let x = law.sample(1000, &mut rand::rng())?;         // a 1 x 1000 matrix
+/// let x = law.sample_with(1000, &mut rand::rng())?;    // a 1 x 1000 matrix
 /// assert_eq!(x.shape(), (1, 1000));
 /// # Ok::<(), score_diffusion::ParameterError>(())
 /// ```
@@ -43,11 +43,11 @@ pub trait Law: Clone + Debug + Send + Sync {
         self.mean().norm_squared() + self.covariance().trace()
     }
 
-    /// The law of `scale X + N(0, variance I)`.
+    /// The law of `scale X + N(0, variance I)`, for a finite scale and a finite variance that is not negative.
     fn diffused(&self, at: Transition) -> Self::Diffused;
 
     /// The law of `X_t` under a process that starts from this law at time 0.
-    fn marginal(&self, process: &impl ForwardProcess, t: f64) -> Self::Diffused {
+    fn marginal(&self, process: &(impl ForwardProcess + ?Sized), t: f64) -> Self::Diffused {
         self.diffused(process.marginal(t))
     }
 
@@ -103,7 +103,7 @@ pub trait Law: Clone + Debug + Send + Sync {
     ///
     /// # Errors
     /// [`ParameterError`] if `n` is 0 or above 2^48.
-    fn sample(&self, n: usize, rng: &mut dyn Rng) -> Result<Batch<f64>, ParameterError> {
+    fn sample_with(&self, n: usize, rng: &mut dyn Rng) -> Result<Batch<f64>, ParameterError> {
         self.sample_seeded(n, rng.random())
     }
 
@@ -115,7 +115,7 @@ pub trait Law: Clone + Debug + Send + Sync {
         if n == 0 || n as u64 > CHAIN_LIMIT {
             return Err(ParameterError::Count { name: "n", given: n as u64, allowed: "between 1 and 2^48" });
         }
-        let mut out = Batch::zeros(self.dim(), n);
+        let mut out = crate::batch::zeros(self.dim(), n)?;
         self.sample_into(NoiseField::new(seed), BatchViewMut::try_from(&mut out)?);
         Ok(out)
     }
@@ -154,7 +154,8 @@ impl Constants {
     /// `kappa = (s2 - scale^2 R^2) / s2^2`, `L = 1/s2`, `1 / log-Sobolev <= s2 exp(scale^2 R^2 / s2)`.
     #[must_use]
     pub fn of_smoothed_ball(scale: f64, radius: f64, s2: f64) -> Self {
-        if s2 <= 0.0 || !s2.is_finite() {
+        let known = s2 > 0.0 && s2.is_finite() && (scale * radius).is_finite();
+        if !known {
             return Self::UNKNOWN;
         }
         let ratio = scale * scale * radius * radius / s2;

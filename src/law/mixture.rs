@@ -65,6 +65,7 @@ impl GaussianMixture {
     /// largest entry; eigenvalues that are negative by less are taken as 0.
     pub fn full(weights: &[f64], means: &[Vec<f64>], covariances: &[DMatrix<f64>]) -> Result<Self, ParameterError> {
         ParameterError::same("the list of covariances", "elements", means.len(), covariances.len())?;
+        ParameterError::not_empty("dim", means.first().map_or(1, Vec::len))?;
         let (mut variances, mut bases) = (Vec::new(), Vec::new());
         for (m, c) in means.iter().zip(covariances) {
             ParameterError::same("a covariance", "rows", m.len(), c.nrows())?;
@@ -95,6 +96,8 @@ impl GaussianMixture {
         ParameterError::each("variances", &variances, |v| v.is_finite() && v >= 0.0, "finite and not negative")?;
         let total: f64 = weights.iter().sum();
         ParameterError::check("the sum of the weights", total, total.is_finite(), "finite")?;
+        // weights that sum to 1 already are kept to the bit, so that a law survives being written and read
+        let total = if (total - 1.0).abs() < 1e-12 { 1.0 } else { total };
         let weights: Vec<f64> = weights.iter().map(|w| w / total).collect();
         ParameterError::each(
             "weights / sum",
@@ -154,11 +157,11 @@ fn eigenbasis(c: &DMatrix<f64>) -> Result<(DVector<f64>, DMatrix<f64>), Paramete
     if skew > slack {
         return refuse(format!("it is not symmetric: two mirrored entries differ by {skew}"));
     }
-    let symmetric = (c + c.transpose()) * 0.5;
-    // the limit on sweeps is far above what any finite symmetric matrix needs
-    let Some(mut eigen) = symmetric.try_symmetric_eigen(f64::EPSILON, 10_000) else {
-        return refuse("its eigenvalues could not be found".to_owned());
-    };
+    let symmetric = c * 0.5 + c.transpose() * 0.5;
+    let mut eigen = symmetric.symmetric_eigen();
+    if let Some(bad) = eigen.eigenvalues.iter().chain(eigen.eigenvectors.iter()).find(|v| !v.is_finite()) {
+        return refuse(format!("its entries are too large: an eigenvalue or eigenvector came out as {bad}"));
+    }
     let least = eigen.eigenvalues.min();
     if least < -slack {
         return refuse(format!("it has the eigenvalue {least}"));
@@ -250,8 +253,8 @@ impl Law for GaussianMixture {
     }
 }
 
-/// One draw with the caller's generator, by rand_distr's normals. (Not the draws of [`Law::sample`], which are
-/// addressed.)
+/// One draw with the caller's generator, by rand_distr's normals. (Not the draws of [`Law::sample_seeded`],
+/// which are addressed.)
 impl Distribution<Vec<f64>> for GaussianMixture {
     fn sample<R: Rng + ?Sized>(&self, rng: &mut R) -> Vec<f64> {
         let mut left: f64 = rng.random();
@@ -270,7 +273,8 @@ impl From<Gaussian> for GaussianMixture {
     }
 }
 
-/// The serialised form: what the constructors take. A full covariance is a list of its `d^2` entries.
+/// The serialised form: what the constructors take, but full covariances as eigenvalues and eigenvectors, so that a law
+/// comes back to the bit.
 #[cfg(feature = "serde")]
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Portable {
@@ -278,6 +282,8 @@ struct Portable {
     weights: Vec<f64>,
     means: Vec<Vec<f64>>,
     variances: Vec<Vec<f64>>,
+    #[serde(default)]
+    bases: Vec<Vec<f64>>,
 }
 
 #[cfg(feature = "serde")]
@@ -286,14 +292,14 @@ impl From<GaussianMixture> for Portable {
         let c = &mixture.components;
         let variances = (0..c.len()).map(|k| match c.shape {
             Shape::Isotropic => vec![c.variances[k]],
-            Shape::Diagonal => c.variances[k * c.dim..(k + 1) * c.dim].to_vec(),
-            Shape::Full => c.covariance_of(k).as_slice().to_vec(),
+            Shape::Diagonal | Shape::Full => c.variances[k * c.dim..(k + 1) * c.dim].to_vec(),
         });
         Self {
             shape: c.shape,
             weights: c.weights.clone(),
             means: (0..c.len()).map(|k| c.mean_of(k).to_vec()).collect(),
             variances: variances.collect(),
+            bases: c.bases.chunks_exact(c.dim * c.dim).map(<[f64]>::to_vec).collect(),
         }
     }
 }
@@ -311,13 +317,24 @@ impl TryFrom<Portable> for GaussianMixture {
             }
             Shape::Diagonal => Self::diagonal(&p.weights, &p.means, &p.variances),
             Shape::Full => {
-                ParameterError::same("the list of covariances", "elements", p.means.len(), p.variances.len())?;
-                let mut covariances = Vec::new();
-                for (m, v) in p.means.iter().zip(&p.variances) {
-                    ParameterError::same("a covariance", "entries", m.len() * m.len(), v.len())?;
-                    covariances.push(DMatrix::from_column_slice(m.len(), m.len(), v));
+                ParameterError::same("the list of eigenvalues", "elements", p.means.len(), p.variances.len())?;
+                ParameterError::same("the list of eigenvectors", "elements", p.means.len(), p.bases.len())?;
+                for ((m, v), q) in p.means.iter().zip(&p.variances).zip(&p.bases) {
+                    let d = m.len();
+                    ParameterError::same("a covariance", "eigenvalues", d, v.len())?;
+                    ParameterError::same("an eigenbasis", "entries", d * d, q.len())?;
+                    let dot = |i: usize, j: usize| -> f64 { (0..d).map(|l| q[i * d + l] * q[j * d + l]).sum() };
+                    let off = (0..d).flat_map(|i| (0..=i).map(move |j| (i, j)));
+                    let worst = off.map(|(i, j)| (dot(i, j) - f64::from(i == j)).abs()).fold(0.0, f64::max);
+                    ParameterError::check(
+                        "an eigenbasis's distance from orthonormality",
+                        worst,
+                        worst < 1e-9,
+                        "below 1e-9",
+                    )?;
+                    ParameterError::each("an eigenbasis", q, f64::is_finite, "finite")?;
                 }
-                Self::full(&p.weights, &p.means, &covariances)
+                Self::build(Shape::Full, &p.weights, &p.means, p.variances.concat(), p.bases.concat())
             }
         }
     }

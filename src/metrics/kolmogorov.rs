@@ -53,7 +53,7 @@ pub fn kolmogorov_statistic<T: Real>(
 #[must_use]
 pub fn kolmogorov_p_value(statistic: f64) -> f64 {
     if statistic < 0.2 {
-        return 1.0; // to 15 digits
+        return 1.0; // to 12 digits
     }
     let mut sum = 0.0;
     for k in 1..=100 {

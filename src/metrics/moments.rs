@@ -7,6 +7,7 @@ use nalgebra::{DMatrix, DVector};
 
 /// Sample mean and covariance of a batch.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Moments {
     /// The mean, `d`.
     pub mean: DVector<f64>,

@@ -93,6 +93,9 @@ pub struct NoiseField {
 /// Chains have 48 bits of the counter.
 pub(crate) const CHAIN_LIMIT: u64 = 1 << 48;
 
+/// A chain has 2^40 quads of draws in the stream of a node.
+pub(crate) const DRAW_LIMIT: u64 = 1 << 42;
+
 impl NoiseField {
     /// The field of a seed. Different seeds give independent fields.
     #[must_use]
@@ -118,7 +121,7 @@ impl NoiseField {
     ///
     /// # Errors
     /// [`ParameterError`] if `draws` is 0 or does not divide the length of `out`, or if the addresses run out of
-    /// their room (2^48 chains, 2^64 draws).
+    /// their room (2^48 chains, 2^42 draws).
     pub fn fill<T: Real>(
         &self,
         stream: Stream,
@@ -136,11 +139,11 @@ impl NoiseField {
                 allowed: "at most 2^48",
             });
         }
-        if first_draw.checked_add(draws as u64).is_none_or(|end| end > u64::MAX - 1024) {
+        if first_draw.checked_add(draws as u64).is_none_or(|end| end > DRAW_LIMIT) {
             return Err(ParameterError::Count {
                 name: "first_draw + draws",
                 given: first_draw,
-                allowed: "below 2^64 - 1024",
+                allowed: "at most 2^42",
             });
         }
         self.fill_slabs(stream, first_chain, first_draw, draws, 1, out);
@@ -148,8 +151,9 @@ impl NoiseField {
     }
 
     /// The 128 raw bits behind draws `4 quad..4 quad + 4` of a chain (the upper halves, for f64).
-    #[must_use]
-    pub fn words(&self, stream: Stream, chain: u64, quad: u64) -> [u32; 4] {
+    ///
+    /// The caller keeps the chain below 2^48 and the quad below 2^40.
+    pub(crate) fn words(&self, stream: Stream, chain: u64, quad: u64) -> [u32; 4] {
         let address = Address::new(stream, quad);
         philox4x32_10::<1>(address.counter(0, [chain], [0]), self.seed).map(|w| w[0] as u32)
     }
@@ -393,6 +397,7 @@ mod tests {
         assert!(noise.fill(STREAM, CHAIN_LIMIT - 1, 0, 2, &mut out).is_err());
         assert!(noise.fill(STREAM, CHAIN_LIMIT - 2, 0, 2, &mut out).is_ok());
         assert!(noise.fill(STREAM, 0, u64::MAX - 1, 2, &mut out).is_err());
+        assert!(noise.fill(STREAM, 0, DRAW_LIMIT - 1, 2, &mut out).is_err());
         assert!(noise.fill(STREAM, 0, 0, 3, &mut out).is_err());
         assert!(noise.fill(STREAM, 0, 0, 0, &mut out).is_err());
         assert!(noise.fill(STREAM, 0, 0, 1, &mut [0.0_f32; 0]).is_ok());

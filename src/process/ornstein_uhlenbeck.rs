@@ -54,6 +54,9 @@ impl ForwardProcess for OrnsteinUhlenbeck {
     fn log_snr(&self, t: f64) -> f64 {
         log_snr(t)
     }
+    fn prior_std_dev(&self, _: f64) -> f64 {
+        1.0
+    }
     fn held_score_weight(&self, from: f64, to: f64) -> f64 {
         2.0 * exp_m1(from - to)
     }

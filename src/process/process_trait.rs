@@ -64,8 +64,8 @@ impl approx::RelativeEq for Transition {
 /// Time runs forward, from data (`t = 0`) to noise. All arithmetic is f64, and implementations keep relative
 /// accuracy at both ends: a variance at `t = 1e-12` has 15 correct digits.
 ///
-/// A new process implements `transition`, `drift_coefficient`, `diffusion_squared` and `time_at_log_snr`; every
-/// predictor and corrector then works on it.
+/// A new process implements `transition`, `drift_coefficient` and `diffusion_squared`; every predictor and corrector
+/// then works on it.
 ///
 /// # What is not promised
 /// Times outside [`time_limit`](Self::time_limit), negative ones or `s > t` give numbers without meaning, NaN at
@@ -91,7 +91,25 @@ pub trait ForwardProcess: Debug + Send + Sync {
     fn diffusion_squared(&self, t: f64) -> f64;
 
     /// The time at which [`log_snr`](Self::log_snr) has this value (the nearest time in range, if none has).
-    fn time_at_log_snr(&self, log_snr: f64) -> f64;
+    ///
+    /// The default is bisection to the last bit. The processes of this crate have closed forms.
+    fn time_at_log_snr(&self, log_snr: f64) -> f64 {
+        let (mut low, mut high) = (0.0, self.time_limit());
+        if high == f64::INFINITY {
+            high = 1.0;
+            while high < 1e300 && self.log_snr(high) > log_snr {
+                (low, high) = (high, 2.0 * high);
+            }
+        }
+        loop {
+            // the geometric mean finds times near 0 in as many halvings
+            let middle = if low > 0.0 && high / low > 4.0 { (low * high).sqrt() } else { 0.5 * (low + high) };
+            if middle <= low || middle >= high || high < f64::MIN_POSITIVE {
+                return high;
+            }
+            if self.log_snr(middle) > log_snr { low = middle } else { high = middle }
+        }
+    }
 
     /// The law of `X_t` given the data `X_0`: `scale` is `alpha_t`, `variance` is `sigma_t^2`.
     ///
@@ -111,17 +129,18 @@ pub trait ForwardProcess: Debug + Send + Sync {
         f64::INFINITY
     }
 
-    /// Standard deviation of the Gaussian that stands in for the law at the horizon when nothing better is known.
-    /// 1 by default.
-    fn prior_std_dev(&self, horizon: f64) -> f64 {
-        let _ = horizon;
-        1.0
+    /// Standard deviation of the Gaussian that stands in for the law at a time when nothing better is known.
+    ///
+    /// The default is that of data with unit variance, `sqrt(alpha_t^2 + sigma_t^2)`: 1 if variance is preserved.
+    fn prior_std_dev(&self, t: f64) -> f64 {
+        let m = self.marginal(t);
+        (m.scale * m.scale + m.variance).sqrt()
     }
 
     /// `int_to^from g(u)^2 (alpha_to / alpha_u) du`: the weight of a score that is held fixed over a reverse step.
     ///
-    /// The default is Gauss-Legendre quadrature with 16 panels of 4 nodes, exact to rounding for smooth clocks over
-    /// short steps. The processes of this crate have closed forms.
+    /// The default is Gauss-Legendre quadrature, with panels halved until the result stands to 14 digits or there are
+    /// 2^14 of them. The processes of this crate have closed forms.
     fn held_score_weight(&self, from: f64, to: f64) -> f64 {
         const NODES: [(f64, f64); 4] = [
             (0.069_431_844_202_973_71, 0.173_927_422_568_726_93),
@@ -129,16 +148,21 @@ pub trait ForwardProcess: Debug + Send + Sync {
             (0.669_990_521_792_428_1, 0.326_072_577_431_273_07),
             (0.930_568_155_797_026_3, 0.173_927_422_568_726_93),
         ];
-        const PANELS: u32 = 16;
-        let width = (from - to) / f64::from(PANELS);
-        let mut sum = 0.0;
-        for panel in 0..PANELS {
-            for (x, w) in NODES {
-                let u = to + width * (f64::from(panel) + x);
-                sum += w * width * self.diffusion_squared(u) / self.transition(to, u).scale;
+        let with_panels = |panels: u32| -> f64 {
+            let width = (from - to) / f64::from(panels);
+            let nodes = (0..panels).flat_map(|panel| NODES.map(|(x, w)| (to + width * (f64::from(panel) + x), w)));
+            width * nodes.map(|(u, w)| w * self.diffusion_squared(u) / self.transition(to, u).scale).sum::<f64>()
+        };
+        let mut panels = 8;
+        let mut sum = with_panels(panels);
+        loop {
+            panels *= 2;
+            let finer = with_panels(panels);
+            if panels == 1 << 14 || (finer - sum).abs() <= 1e-14 * finer.abs() {
+                return finer;
             }
+            sum = finer;
         }
-        sum
     }
 
     /// Refuses a grid that this process cannot serve.

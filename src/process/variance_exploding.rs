@@ -64,7 +64,7 @@ impl VarianceExploding {
     fn std_dev(&self, t: f64) -> f64 {
         match self.schedule {
             Schedule::Linear => t,
-            Schedule::Geometric { sigma_min, sigma_max } => sigma_min * exp(t * ln(sigma_max / sigma_min)),
+            Schedule::Geometric { sigma_min, sigma_max } => sigma_min * exp(t * (ln(sigma_max) - ln(sigma_min))),
         }
     }
 }
@@ -75,7 +75,7 @@ impl ForwardProcess for VarianceExploding {
             Schedule::Linear => (t - s) * (t + s),
             Schedule::Geometric { sigma_min, sigma_max } => {
                 let early = self.std_dev(s);
-                early * early * exp_m1(2.0 * (t - s) * ln(sigma_max / sigma_min))
+                early * early * exp_m1(2.0 * (t - s) * (ln(sigma_max) - ln(sigma_min)))
             }
         };
         Transition { scale: 1.0, variance }
@@ -90,20 +90,24 @@ impl ForwardProcess for VarianceExploding {
     fn diffusion_squared(&self, t: f64) -> f64 {
         match self.schedule {
             Schedule::Linear => 2.0 * t,
-            Schedule::Geometric { sigma_min, sigma_max } => 2.0 * ln(sigma_max / sigma_min) * self.marginal(t).variance,
+            Schedule::Geometric { sigma_min, sigma_max } => {
+                2.0 * (ln(sigma_max) - ln(sigma_min)) * self.marginal(t).variance
+            }
         }
     }
     fn log_snr(&self, t: f64) -> f64 {
         match self.schedule {
             Schedule::Linear => -2.0 * ln(t),
-            Schedule::Geometric { sigma_min, sigma_max } => -2.0 * (ln(sigma_min) + t * ln(sigma_max / sigma_min)),
+            Schedule::Geometric { sigma_min, sigma_max } => {
+                -2.0 * (ln(sigma_min) + t * (ln(sigma_max) - ln(sigma_min)))
+            }
         }
     }
     fn time_at_log_snr(&self, log_snr: f64) -> f64 {
         match self.schedule {
             Schedule::Linear => exp(-0.5 * log_snr),
             Schedule::Geometric { sigma_min, sigma_max } => {
-                ((-0.5 * log_snr - ln(sigma_min)) / ln(sigma_max / sigma_min)).max(0.0)
+                ((-0.5 * log_snr - ln(sigma_min)) / (ln(sigma_max) - ln(sigma_min))).max(0.0)
             }
         }
     }

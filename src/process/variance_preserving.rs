@@ -77,7 +77,7 @@ impl VariancePreserving {
                 let step = FRAC_PI_2 * ((t - s) / (1.0 + offset));
                 // cos(u + step) / cos(u) = 1 - loss
                 let half = sin(0.5 * step);
-                let loss = 2.0 * half * half + tan(angle(s)) * sin(step);
+                let loss = 2.0 * half * half + slope(angle(s), 1.0 - s, offset) * sin(step);
                 if loss < 0.5 {
                     -ln_1p(-loss)
                 } else {
@@ -95,13 +95,8 @@ impl VariancePreserving {
         match self.clock {
             Clock::Linear { beta_min, beta_max } => beta_min + t * (beta_max - beta_min),
             Clock::Cosine { offset } => {
-                // the tangent from whichever end is nearer, so that small angles keep their digits
-                let slope = if t < 0.5 {
-                    tan(FRAC_PI_2 * ((t + offset) / (1.0 + offset)))
-                } else {
-                    1.0 / tan(FRAC_PI_2 * ((1.0 - t) / (1.0 + offset)))
-                };
-                2.0 * FRAC_PI_2 / (1.0 + offset) * slope
+                let angle = FRAC_PI_2 * ((t + offset) / (1.0 + offset));
+                2.0 * FRAC_PI_2 / (1.0 + offset) * slope(angle, 1.0 - t, offset)
             }
         }
     }
@@ -113,6 +108,9 @@ impl VariancePreserving {
             Clock::Linear { beta_min, beta_max } => {
                 // (slope/4) t^2 + (beta_min/2) t - tau = 0, the root without cancellation
                 let slope = beta_max - beta_min;
+                if tau == f64::INFINITY {
+                    return tau;
+                }
                 let root = (0.25 * beta_min * beta_min + slope * tau).sqrt();
                 if tau <= 0.0 { 0.0 } else { 2.0 * tau / (0.5 * beta_min + root) }
             }
@@ -133,6 +131,12 @@ impl VariancePreserving {
     }
 }
 
+/// The tangent of the cosine schedule's angle, from whichever end is nearer, so that small angles keep their digits.
+/// `left` is what is left of the schedule, `1 - t`.
+fn slope(angle: f64, left: f64, offset: f64) -> f64 {
+    if angle < 0.5 * FRAC_PI_2 { tan(angle) } else { 1.0 / tan(FRAC_PI_2 * (left / (1.0 + offset))) }
+}
+
 impl ForwardProcess for VariancePreserving {
     fn transition(&self, s: f64, t: f64) -> Transition {
         kernel(self.elapsed(s, t))
@@ -144,7 +148,7 @@ impl ForwardProcess for VariancePreserving {
         self.beta(t)
     }
     fn time_at_log_snr(&self, log_snr: f64) -> f64 {
-        self.time_at_elapsed(ornstein_uhlenbeck::time_at_log_snr(log_snr))
+        self.time_at_elapsed(ornstein_uhlenbeck::time_at_log_snr(log_snr)).min(self.time_limit())
     }
     fn log_snr(&self, t: f64) -> f64 {
         ornstein_uhlenbeck::log_snr(self.elapsed(0.0, t))
@@ -155,6 +159,9 @@ impl ForwardProcess for VariancePreserving {
             // the largest f64 below 1
             Clock::Cosine { .. } => 1.0 - 0.5 * f64::EPSILON,
         }
+    }
+    fn prior_std_dev(&self, _: f64) -> f64 {
+        1.0
     }
     fn held_score_weight(&self, from: f64, to: f64) -> f64 {
         2.0 * exp_m1(self.elapsed(to, from))

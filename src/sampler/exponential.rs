@@ -33,6 +33,7 @@ use crate::real::Real;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub enum ExponentialIntegrator {
     /// Holds `s`.
     ScoreHeld,

@@ -30,6 +30,7 @@ use std::marker::PhantomData;
 /// assert!(fussy.score(6.0, x).is_err());
 /// # Ok::<(), ScoreError>(())
 /// ```
+#[derive(Clone)]
 pub struct ScoreFn<T, F> {
     dim: usize,
     f: F,
@@ -37,7 +38,7 @@ pub struct ScoreFn<T, F> {
 }
 
 /// A closure that does one chain at a time, in the form of one that does a batch.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct PerChain<F>(F);
 
 /// What [`ScoreFn`] calls. Sealed: it exists so that both forms of closure share a type.

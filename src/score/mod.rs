@@ -12,10 +12,10 @@ mod perturbed;
 mod projected;
 mod score_trait;
 
-pub use closure::ScoreFn;
+pub use closure::{BatchFn, PerChain, ScoreFn};
 pub use counted::Counted;
 pub use exact::ExactScore;
-pub use parametrisation::{Parametrisation, Reparametrised};
+pub use parametrisation::{Conversion, Parametrisation, Reparametrised};
 pub use perturbed::PerturbedScore;
 pub use projected::ProjectedScore;
 pub use score_trait::ScoreModel;

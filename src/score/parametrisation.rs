@@ -45,6 +45,7 @@ pub enum Parametrisation {
 
 /// A conversion at one time: `state x + output o`, coordinate by coordinate.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Conversion {
     /// What the state is multiplied by.
     pub state: f64,
@@ -61,38 +62,71 @@ impl Conversion {
 }
 
 impl Parametrisation {
-    /// The conversion from this output to the score, at a marginal (`scale` is alpha, `variance` is sigma^2).
-    ///
-    /// Not finite where sigma is 0 (all but `Score`).
-    #[must_use]
-    pub fn to_score(self, at: Transition) -> Conversion {
+    /// The denoiser `E[X_0 | X_t = x]` in terms of the state and this output.
+    fn denoiser(self, at: Transition) -> Conversion {
         let (alpha, sigma, variance) = (at.scale, at.std_dev(), at.variance);
         match self {
-            Self::Score => Conversion { state: 0.0, output: 1.0 },
-            Self::Noise => Conversion { state: 0.0, output: -1.0 / sigma },
-            Self::Denoiser => Conversion { state: -1.0 / variance, output: alpha / variance },
+            Self::Score => Conversion { state: 1.0 / alpha, output: variance / alpha },
+            Self::Noise => Conversion { state: 1.0 / alpha, output: -sigma / alpha },
+            Self::Denoiser => Conversion { state: 0.0, output: 1.0 },
             Self::Velocity => {
                 let total = alpha * alpha + variance;
-                Conversion { state: -1.0 / total, output: -alpha / (sigma * total) }
+                Conversion { state: alpha / total, output: -sigma / total }
             }
         }
     }
 
-    /// The conversion from the score to this output, at a marginal.
+    /// The noise `E[xi | X_t = x]` in terms of the state and this output.
+    fn noise(self, at: Transition) -> Conversion {
+        let (alpha, sigma) = (at.scale, at.std_dev());
+        match self {
+            Self::Score => Conversion { state: 0.0, output: -sigma },
+            Self::Noise => Conversion { state: 0.0, output: 1.0 },
+            Self::Denoiser => Conversion { state: 1.0 / sigma, output: -alpha / sigma },
+            Self::Velocity => {
+                let total = alpha * alpha + at.variance;
+                Conversion { state: sigma / total, output: alpha / total }
+            }
+        }
+    }
+
+    /// The conversion from this output to another, at a marginal (`scale` is alpha, `variance` is sigma^2).
     ///
-    /// Not finite where alpha is 0 (`Denoiser` and `Velocity`).
+    /// Not finite where it does not exist: with `sigma = 0` there is no noise to tell, with `alpha = 0` no data.
+    #[must_use]
+    pub fn convert(self, to: Self, at: Transition) -> Conversion {
+        if self == to {
+            return Conversion { state: 0.0, output: 1.0 };
+        }
+        let (alpha, sigma) = (at.scale, at.std_dev());
+        match to {
+            Self::Denoiser => self.denoiser(at),
+            Self::Noise => self.noise(at),
+            Self::Score => {
+                let noise = self.noise(at);
+                Conversion { state: -noise.state / sigma, output: -noise.output / sigma }
+            }
+            Self::Velocity => {
+                let (noise, denoiser) = (self.noise(at), self.denoiser(at));
+                Conversion {
+                    state: alpha * noise.state - sigma * denoiser.state,
+                    output: alpha * noise.output - sigma * denoiser.output,
+                }
+            }
+        }
+    }
+
+    /// The conversion from this output to the score.
+    #[must_use]
+    pub fn to_score(self, at: Transition) -> Conversion {
+        self.convert(Self::Score, at)
+    }
+
+    /// The conversion from the score to this output.
     #[must_use]
     #[allow(clippy::wrong_self_convention, reason = "it converts an output, not the parametrisation")]
     pub fn from_score(self, at: Transition) -> Conversion {
-        let (alpha, sigma, variance) = (at.scale, at.std_dev(), at.variance);
-        match self {
-            Self::Score => Conversion { state: 0.0, output: 1.0 },
-            Self::Noise => Conversion { state: 0.0, output: -sigma },
-            Self::Denoiser => Conversion { state: 1.0 / alpha, output: variance / alpha },
-            Self::Velocity => {
-                Conversion { state: -sigma / alpha, output: -(sigma / alpha) * (alpha * alpha + variance) }
-            }
-        }
+        Self::Score.convert(self, at)
     }
 }
 
@@ -176,9 +210,7 @@ impl<M: ScoreModel, F: ForwardProcess> ScoreModel for Reparametrised<M, F> {
             return Ok(());
         }
         let at = self.process.marginal(t);
-        let (a, b) = (self.from.to_score(at), self.to.from_score(at));
-        // both at once: state x + output o with  state = b.state + b.output a.state
-        let both = Conversion { state: b.state + b.output * a.state, output: b.output * a.output };
+        let both = self.from.convert(self.to, at);
         if !(both.state.is_finite() && both.output.is_finite()) {
             return Err(ScoreError::Undefined {
                 time: t,

@@ -20,7 +20,7 @@ use crate::real::Real;
 ///
 /// # Errors
 /// [`ParameterError`] from the constructors: sets that are empty, not finite or of another dimension.
-/// [`ScoreError::Undefined`] while scoring where `s_t = 0` or `alpha_t = 0`.
+/// [`ScoreError::Undefined`] while scoring where `s_t = 0`.
 ///
 /// # Source
 /// `docs/theory.md`, "The projected denoiser".
@@ -104,7 +104,7 @@ impl<S: ScoreModel, F: ForwardProcess> ProjectedScore<S, F> {
             }
         };
         let bound = 2.0 * at.scale * radius / variance;
-        bound.is_finite().then_some(bound)
+        (variance > 0.0 && bound.is_finite()).then_some(bound)
     }
 }
 
@@ -113,20 +113,17 @@ impl ConvexSet {
     fn project<T: Real>(&self, alpha: T, v: T, x: &[T], s: &mut [T]) {
         match self {
             Self::Ball { centre, radius } => {
-                // ||alpha (D - c)||^2 in f64, in a fixed order
+                // alpha (D - c) in f64; its norm after scaling, so that no square overflows, and in a fixed order
                 let (a, variance) = (alpha.as_f64(), v.as_f64());
-                let mut distance2 = 0.0;
-                for ((&x, &s), &c) in x.iter().zip(&*s).zip(centre) {
-                    let away = x.as_f64() + variance * s.as_f64() - a * c;
-                    distance2 += away * away;
-                }
+                let away = |x: T, s: T, c: f64| x.as_f64() + variance * s.as_f64() - a * c;
+                let all = || x.iter().zip(&*s).zip(centre).map(|((&x, &s), &c)| away(x, s, c));
+                let largest = all().fold(0.0_f64, |m, y| m.max(y.abs()));
+                let norm = largest * all().map(|y| (y / largest) * (y / largest)).sum::<f64>().sqrt();
                 let limit = a * radius;
-                if distance2 > limit * limit {
-                    let shrink = limit / distance2.sqrt();
+                if norm > limit {
+                    let shrink = limit / norm;
                     for ((&x, s), &c) in x.iter().zip(s).zip(centre) {
-                        let x = x.as_f64();
-                        let away = x + variance * s.as_f64() - a * c;
-                        *s = T::of((a * c + shrink * away - x) / variance);
+                        *s = T::of((a * c + shrink * away(x, *s, c) - x.as_f64()) / variance);
                     }
                 }
             }
@@ -164,9 +161,9 @@ impl<S: ScoreModel, F: ForwardProcess> ScoreModel for ProjectedScore<S, F> {
         let at = self.process.marginal(t);
         let variance = at.scale * at.scale * self.component_variance + at.variance;
         let (alpha, v) = (S::Scalar::of(at.scale), S::Scalar::of(variance));
-        let usable = variance.is_finite() && v.as_f64() > 0.0 && alpha.as_f64() > 0.0;
+        let usable = variance.is_finite() && v.as_f64() > 0.0 && at.scale.is_finite();
         if !usable {
-            return Err(ScoreError::Undefined { time: t, reason: "a denoiser needs a signal and some noise" });
+            return Err(ScoreError::Undefined { time: t, reason: "a denoiser needs some noise" });
         }
         self.model.score_into(t, x, out.reborrow(), scratch)?;
         for (x, s) in x.chains().zip(out.chains_mut()) {
