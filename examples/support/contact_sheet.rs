@@ -15,7 +15,8 @@ const BORDER_GREY: u8 = 120;
 pub fn contact_sheet(images: &[Option<&[f32]>], columns: usize) -> Picture {
     let pitch = SIDE * SCALE + BORDER;
     let rows = images.len().div_ceil(columns);
-    let mut sheet = Picture::plain(columns * pitch + BORDER, rows * pitch + BORDER, BORDER_GREY);
+    let (width, height) = (columns * pitch + BORDER, rows * pitch + BORDER);
+    let mut sheet = Picture { width, height, grey: vec![BORDER_GREY; width * height] };
     for (place, image) in images.iter().enumerate() {
         let Some(image) = image else { continue };
         let (left, top) = (BORDER + place % columns * pitch, BORDER + place / columns * pitch);

@@ -36,8 +36,7 @@ pub enum DigitsError {
 impl Digits {
     /// Reads a file.
     pub fn open(path: &Path) -> Result<Self, DigitsError> {
-        let file = File::open(path)
-            .map_err(|source| DigitsError::Open { path: path.display().to_string(), source })?;
+        let file = File::open(path).map_err(|source| DigitsError::Open { path: path.display().to_string(), source })?;
         Self::read(file)
     }
 

@@ -13,15 +13,9 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// A picture of one grey level.
-    pub fn plain(width: usize, height: usize, grey: u8) -> Self {
-        Self { width, height, grey: vec![grey; width * height] }
-    }
-
     /// Writes the picture as a PNG file.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let mut encoder =
-            png::Encoder::new(BufWriter::new(File::create(path)?), self.width as u32, self.height as u32);
+        let mut encoder = png::Encoder::new(BufWriter::new(File::create(path)?), self.width as u32, self.height as u32);
         encoder.set_color(png::ColorType::Grayscale);
         encoder.set_depth(png::BitDepth::Eight);
         let mut writer = encoder.write_header()?;
