@@ -89,7 +89,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let exact = ExactScore::new(law.clone(), OrnsteinUhlenbeck).cast::<f32>();
     let score = ProjectedScore::ball(exact, OrnsteinUhlenbeck, origin, radius)?;
     let bound = score.error_bound(horizon).unwrap_or(f64::INFINITY);
-    println!("projection   a network in the place of this score would err by {bound:.3} at most at T1\n");
+    println!("projection   keeps the error of any model, put in the place of this score, below {bound:.3} at T1\n");
 
     // New images.
     let grid = TimeGrid::geometric(horizon, options.early_stop, options.steps)?;
