@@ -272,8 +272,9 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// [`ParameterError`] if the states have another height than the model, are empty or are not finite.
     pub fn start_from(&self, states: BatchView<'_, S::Scalar>, seed: u64) -> Result<Run<S::Scalar>, ParameterError> {
         ParameterError::same("the states", "coordinates per chain", self.score.dim(), states.dim())?;
-        let first = states.first_chain();
-        check_chains(&(first..first.saturating_add(states.n_chains() as u64)))?;
+        let (first, n) = (states.first_chain(), states.n_chains() as u64);
+        // a sum that overflows must not look like an empty range
+        check_chains(&(first.min(u64::MAX - n)..first.saturating_add(n)))?;
         if let Some(index) = states.as_slice().iter().position(|v| !v.as_f64().is_finite()) {
             let given = states.as_slice()[index].as_f64();
             return Err(ParameterError::ElementOutOfRange { name: "states", index, given, allowed: "finite" });
@@ -434,6 +435,15 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
                     allowed: "at most 2^42 / (dim x noise vectors per step)",
                 });
             }
+        }
+        // a corrector without noise has no limit from its draws, but steps are counted in 64 bits
+        let corrections: u128 = self.counts.iter().map(|&c| c as u128).sum();
+        if corrections > 1 << 63 {
+            return Err(ParameterError::Count {
+                name: "corrector steps in all",
+                given: u64::try_from(corrections).unwrap_or(u64::MAX),
+                allowed: "at most 2^63",
+            });
         }
         let steps = self.grid.n_steps() as u128 * self.predictor.noise_vectors() as u128 * self.score.dim() as u128;
         if steps > 1 << 63 {

@@ -1,7 +1,11 @@
 //! [`Run`]: a run between two steps, as a value.
 
 use crate::batch::{Batch, BatchView};
+#[cfg(feature = "serde")]
+use crate::error::ParameterError;
 use crate::real::Real;
+#[cfg(feature = "serde")]
+use crate::sampler::check_chains;
 use crate::sampler::{ChainFailure, Evaluations};
 
 /// The state of a run between two steps: everything that the next step needs, and nothing of the sampler's.
@@ -24,6 +28,7 @@ use crate::sampler::{ChainFailure, Evaluations};
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Form<T>"))]
 pub struct Run<T: Real> {
     pub(super) seed: u64,
     pub(super) first_chain: u64,
@@ -67,5 +72,49 @@ impl<T: Real> Run<T> {
     /// Evaluations of the score so far, summed over chains.
     pub fn evaluations(&self) -> Evaluations {
         self.evaluations
+    }
+}
+
+/// What is read, before it is checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Form<T: Real> {
+    seed: u64,
+    first_chain: u64,
+    steps_done: u64,
+    recipe: u64,
+    states: Batch<T>,
+    failures: Vec<ChainFailure>,
+    evaluations: Evaluations,
+    seconds: f64,
+}
+
+/// A run that was read is one that a sampler could have written, as far as can be told without the sampler.
+#[cfg(feature = "serde")]
+impl<T: Real> TryFrom<Form<T>> for Run<T> {
+    type Error = ParameterError;
+    fn try_from(form: Form<T>) -> Result<Self, ParameterError> {
+        let Form { seed, first_chain, steps_done, recipe, states, failures, evaluations, seconds } = form;
+        let n = states.ncols() as u64;
+        ParameterError::not_empty("the states' number of coordinates", states.nrows())?;
+        let chains = first_chain.min(u64::MAX - n)..first_chain.saturating_add(n);
+        check_chains(&chains)?;
+        if let Some(index) = states.iter().position(|v| !v.as_f64().is_finite()) {
+            let given = states[index].as_f64();
+            return Err(ParameterError::ElementOutOfRange { name: "states", index, given, allowed: "finite" });
+        }
+        let refuse = |name, given, allowed| Err(ParameterError::Count { name, given, allowed });
+        let mut failed: Vec<u64> = failures.iter().map(|f| f.chain).collect();
+        failed.sort_unstable();
+        if let Some(&chain) = failed.iter().find(|chain| !chains.contains(chain)) {
+            return refuse("a failed chain's number", chain, "one of the run's chains");
+        }
+        if let Some(pair) = failed.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse("a failed chain's number", pair[0], "listed once");
+        }
+        if let Some(failure) = failures.iter().find(|f| f.step >= steps_done) {
+            return refuse("a failed chain's step", failure.step, "below steps_done");
+        }
+        Ok(Self { seed, first_chain, steps_done, recipe, states, failures, evaluations, seconds })
     }
 }

@@ -11,7 +11,8 @@ use crate::real::Real;
 /// `cdf` is the distribution function to compare with, continuous. O(n log n).
 ///
 /// # Errors
-/// [`ParameterError`] if there are no chains, `i` is not a coordinate, or a value is not finite.
+/// [`ParameterError`] if there are no chains, `i` is not a coordinate, a value is not finite, or `cdf` gives a number
+/// that is no probability (a NaN would otherwise pass for agreement).
 ///
 /// # Example
 /// ```
@@ -35,10 +36,12 @@ pub fn kolmogorov_statistic<T: Real>(
     }
     let values = sorted_coordinate(x, i)?;
     let n = values.len() as f64;
-    let d = values.iter().enumerate().fold(0.0_f64, |d, (j, &v)| {
+    let mut d = 0.0_f64;
+    for (j, &v) in values.iter().enumerate() {
         let f = cdf(v);
-        d.max(f - j as f64 / n).max((j + 1) as f64 / n - f)
-    });
+        ParameterError::check("a value of cdf", f, (0.0..=1.0).contains(&f), "between 0 and 1")?;
+        d = d.max(f - j as f64 / n).max((j + 1) as f64 / n - f);
+    }
     Ok(d * n.sqrt())
 }
 

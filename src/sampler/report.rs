@@ -127,7 +127,9 @@ impl fmt::Display for Report {
         };
         let (n, per_chain) = (self.n_chains as f64, self.evaluations_per_chain());
         let e = self.evaluations;
-        let last = self.grid.len() - 1;
+        let (horizon, early_stop) =
+            (self.grid.first().copied().unwrap_or(f64::NAN), self.grid.last().copied().unwrap_or(f64::NAN));
+        let steps = self.grid.len().saturating_sub(1);
         let corrections: u64 = self.corrector_steps.iter().sum();
         writeln!(f, "score-diffusion {}: {outcome}", self.version)?;
         writeln!(
@@ -137,7 +139,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "  seed         {}", self.seed)?;
         writeln!(f, "  process      {}", self.process)?;
-        writeln!(f, "  grid         t = {} down to {} in {last} steps", self.grid[0], self.grid[last])?;
+        writeln!(f, "  grid         t = {horizon} down to {early_stop} in {steps} steps")?;
         writeln!(f, "  predictor    {}", self.predictor)?;
         writeln!(f, "  corrector    {}, {corrections} steps", self.corrector)?;
         writeln!(f, "  steps        {} of {}", self.steps, self.steps_in_all)?;

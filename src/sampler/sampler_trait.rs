@@ -72,6 +72,7 @@ pub(crate) fn check_chains(chains: &Range<u64>) -> Result<(), ParameterError> {
 /// The chains of a run, and the run's report.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Form<T>"))]
 pub struct Samples<T: Real> {
     batch: Batch<T>,
     report: Report,
@@ -122,5 +123,22 @@ impl<T: Real> Samples<T> {
     /// What the run did.
     pub fn report(&self) -> &Report {
         &self.report
+    }
+}
+
+/// What is read, before it is checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Form<T: Real> {
+    batch: Batch<T>,
+    report: Report,
+}
+
+#[cfg(feature = "serde")]
+impl<T: Real> TryFrom<Form<T>> for Samples<T> {
+    type Error = ParameterError;
+    fn try_from(form: Form<T>) -> Result<Self, ParameterError> {
+        ParameterError::not_empty("the samples' number of coordinates", form.batch.nrows())?;
+        Ok(Self::new(form.batch, form.report))
     }
 }
