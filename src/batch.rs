@@ -27,6 +27,11 @@ pub(crate) fn zeros<T: Real>(dim: usize, n: usize) -> Result<Batch<T>, Parameter
     Ok(DMatrix::from_vec(dim, n, data))
 }
 
+/// A view of a matrix; of one without rows, an empty view of height 1.
+pub(crate) fn view_of<T: Real>(batch: &Batch<T>) -> BatchView<'_, T> {
+    BatchView { data: batch.as_slice(), dim: batch.nrows().max(1), first_chain: 0 }
+}
+
 /// A read-only batch: `d x n`, contiguous, column `j` is chain `j`.
 ///
 /// ```

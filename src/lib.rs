@@ -55,6 +55,7 @@ pub use compose::{PredictorCorrector, Schedule};
 pub use error::{ParameterError, ScoreError};
 pub use grid::{Interval, TimeGrid};
 pub use nalgebra;
+pub use rand;
 pub use real::Real;
 pub use sampler::{SampleError, Sampler, Samples};
 pub use score::ScoreModel;

@@ -1,108 +1,37 @@
-//! The loop: which step comes when, and how a tile of chains is taken through many of them.
+//! [`Engine`]: takes a tile of chains through many steps.
 
+use super::program::{Place, Program};
 use crate::batch::BatchViewMut;
 use crate::grid::TimeGrid;
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::{
-    AffineStep, ChainFailure, Corrector, Evaluations, FailureCause, Predictor, StepContext, StepKind, StepSetting,
-    Workspace,
+    AllFinite, BadScore, ChainFailure, Corrector, Evaluations, FailureCause, Predictor, StepContext, StepKind,
+    StepSetting, Workspace,
 };
 use crate::score::ScoreModel;
 use crate::simd::dispatch;
 use std::ops::Range;
 
-/// A sampler taken apart, as the loop wants it. Coefficients of affine steps are computed once, here.
+/// A sampler taken apart, as the loop wants it.
 pub(super) struct Engine<'a, T: Real> {
     pub process: &'a dyn ForwardProcess,
     pub score: &'a dyn ScoreModel<Scalar = T>,
     pub predictor: &'a dyn Predictor<T>,
     pub corrector: &'a dyn Corrector<T>,
     pub grid: &'a TimeGrid,
-    pub counts: &'a [usize],
-    /// The final denoising step, if there is one.
-    pub denoise: Option<AffineStep>,
-    predictions: Vec<Option<AffineStep>>,
-    corrections: Vec<Option<AffineStep>>,
-    /// The number of the first step at each node; one more at the end: the number of the denoising step.
-    first_step: Vec<u64>,
+    pub program: &'a Program,
     pub noise: NoiseField,
 }
 
-/// A step and where it stands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub kind: StepKind,
-    pub node: usize,
-    /// Which corrector step at the node.
-    inner: u64,
+/// What happened to one tile.
+pub(super) struct TileResult {
+    pub failures: Vec<ChainFailure>,
+    pub evaluations: Evaluations,
 }
 
-impl<'a, T: Real> Engine<'a, T> {
-    #[allow(clippy::too_many_arguments, reason = "one caller; these are the sampler's parts")]
-    pub fn new(
-        process: &'a dyn ForwardProcess,
-        score: &'a dyn ScoreModel<Scalar = T>,
-        predictor: &'a dyn Predictor<T>,
-        corrector: &'a dyn Corrector<T>,
-        grid: &'a TimeGrid,
-        counts: &'a [usize],
-        denoise: bool,
-        seed: u64,
-    ) -> Self {
-        let mut first_step = vec![0];
-        let mut steps = 0;
-        for (k, &count) in counts.iter().enumerate() {
-            steps += count as u64 + u64::from(k < grid.n_steps());
-            first_step.push(steps);
-        }
-        Self {
-            process,
-            score,
-            predictor,
-            corrector,
-            grid,
-            counts,
-            denoise: denoise.then(|| denoising_step(process, grid.early_stop())),
-            predictions: grid.intervals().map(|over| predictor.affine_step(process, over)).collect(),
-            corrections: grid
-                .nodes()
-                .iter()
-                .zip(counts)
-                .map(|(&t, &count)| if count == 0 { None } else { corrector.affine_step(process, t) })
-                .collect(),
-            first_step,
-            noise: NoiseField::new(seed),
-        }
-    }
-
-    /// Affine coefficients with the time they belong to.
-    pub fn affine_steps(&self) -> impl Iterator<Item = (f64, AffineStep)> + '_ {
-        let nodes = self.grid.nodes().iter();
-        let predictions = nodes.clone().zip(&self.predictions);
-        let corrections = nodes.zip(&self.corrections);
-        let steps = predictions.chain(corrections).filter_map(|(&t, step)| step.map(|step| (t, step)));
-        steps.chain(self.denoise.map(|step| (self.grid.early_stop(), step)))
-    }
-
-    /// Step number `step`.
-    pub fn place(&self, step: u64) -> Place {
-        let nodes = self.counts.len();
-        if step >= self.first_step[nodes] {
-            return Place { kind: StepKind::Denoise, node: nodes - 1, inner: 0 };
-        }
-        let node = self.first_step.partition_point(|&first| first <= step) - 1;
-        let inner = step - self.first_step[node];
-        let kind = if inner < self.counts[node] as u64 { StepKind::Corrector } else { StepKind::Predictor };
-        Place { kind, node, inner }
-    }
-
-    /// The node where the chains stand after a step.
-    pub fn node_after(&self, place: Place) -> usize {
-        place.node + usize::from(place.kind == StepKind::Predictor)
-    }
-
+impl<T: Real> Engine<'_, T> {
     /// Buffers for tiles of up to `n` chains.
     pub fn workspace(&self, n: usize) -> Workspace<T> {
         let step_vectors = self.predictor.scratch_vectors().max(self.corrector.scratch_vectors());
@@ -110,6 +39,9 @@ impl<'a, T: Real> Engine<'a, T> {
     }
 
     /// Takes one tile through the steps of a range. `failed` holds the columns that failed before, in order.
+    ///
+    /// Failed chains leave the tile at the origin. Inside, each stands where a live one stands, so that a model that
+    /// could not do it is not asked again.
     pub fn run_tile(
         &self,
         steps: Range<u64>,
@@ -118,32 +50,39 @@ impl<'a, T: Real> Engine<'a, T> {
         ws: &mut Workspace<T>,
     ) -> TileResult {
         ws.move_to(x.first_chain(), x.n_chains());
+        let n = x.n_chains() as u64;
         let mut result = TileResult { failures: Vec::new(), evaluations: Evaluations::default() };
         let mut parked: Vec<usize> = failed.to_vec();
-        for step in steps {
+        shelter(x.reborrow(), &parked);
+        for step in steps.clone() {
             if parked.len() == x.n_chains() {
                 break;
             }
-            let place = self.place(step);
-            let evaluations = self.step(place, x.reborrow(), ws);
-            result.evaluations.add(place.kind, evaluations);
+            let place = self.program.place(step);
+            let evaluations = self.step(place, steps.end - step - 1, x.reborrow(), ws);
+            // failed chains ride along; they do not count
+            let live = n - parked.len() as u64;
+            result.evaluations.add(place.kind, if live == n { evaluations } else { evaluations * live / n });
             let bad = ws.take_bad();
-            let finite = dispatch(crate::sampler::AllFinite(x.as_slice()));
-            if bad.is_some() || !finite || !parked.is_empty() {
-                self.park(step, place, x.reborrow(), bad.unwrap_or_default(), &mut parked, &mut result.failures);
+            if bad.is_some() || !dispatch(AllFinite(x.as_slice())) {
+                self.sort_out(step, place, x.reborrow(), bad.unwrap_or_default(), &mut parked, &mut result.failures);
+                shelter(x.reborrow(), &parked);
             }
+        }
+        for &j in &parked {
+            x.chain_mut(j).fill(T::default());
         }
         result
     }
 
-    /// Records chains that fail in this step, and keeps all failed chains at the origin, where models are safe.
+    /// Records the chains that fail in this step.
     #[cold]
-    fn park(
+    fn sort_out(
         &self,
         step: u64,
         place: Place,
         mut x: BatchViewMut<'_, T>,
-        bad: Vec<(usize, crate::sampler::BadScore)>,
+        bad: Vec<(usize, BadScore)>,
         parked: &mut Vec<usize>,
         failures: &mut Vec<ChainFailure>,
     ) {
@@ -151,50 +90,40 @@ impl<'a, T: Real> Engine<'a, T> {
         let first_chain = x.first_chain();
         for (j, state) in x.chains_mut().enumerate() {
             let cause = match bad.next_if(|b| b.0 == j) {
-                Some((_, crate::sampler::BadScore::NotFinite)) => Some(FailureCause::ScoreNotFinite),
-                Some((_, crate::sampler::BadScore::Model(message))) => Some(FailureCause::Model(message)),
-                None if state.iter().all(|v| v.as_f64().is_finite()) => None,
-                None => Some(FailureCause::StateNotFinite),
+                Some((_, BadScore::NotFinite)) => FailureCause::ScoreNotFinite,
+                Some((_, BadScore::Model(message))) => FailureCause::Model(message),
+                None if state.iter().all(|v| v.as_f64().is_finite()) => continue,
+                None => FailureCause::StateNotFinite,
             };
-            let known = parked.binary_search(&j);
-            if let (Some(cause), Err(at)) = (&cause, known) {
+            if let Err(at) = parked.binary_search(&j) {
                 parked.insert(at, j);
-                failures.push(ChainFailure {
-                    chain: first_chain + j as u64,
-                    step,
-                    kind: place.kind,
-                    node: place.node,
-                    time: self.grid.node(place.node),
-                    cause: cause.clone(),
-                });
-            }
-            if cause.is_some() || known.is_ok() {
-                state.fill(T::default());
+                let (chain, time) = (first_chain + j as u64, self.grid.node(place.node));
+                failures.push(ChainFailure { chain, step, kind: place.kind, node: place.node, time, cause });
             }
         }
     }
 
-    /// One step of one tile. The result is the number of chain-evaluations.
-    fn step(&self, place: Place, mut x: BatchViewMut<'_, T>, ws: &mut Workspace<T>) -> u64 {
+    /// One step of one tile; `left` more steps follow it. The result is the number of chain-evaluations.
+    fn step(&self, place: Place, left: u64, mut x: BatchViewMut<'_, T>, ws: &mut Workspace<T>) -> u64 {
         let Place { kind, node, inner } = place;
-        let time = self.grid.node(node);
-        let (setting, affine) = match kind {
+        let (program, time) = (self.program, self.grid.node(node));
+        // the stream, the step's number in it, the steps of the stream that follow, and the coefficients
+        let (phase, stream_node, number, after, vectors, affine) = match kind {
             StepKind::Corrector => {
-                let vectors = self.corrector.noise_vectors() as u64;
-                let stream = Stream { phase: Phase::Corrector, node: node as u32 };
-                let ahead = (self.counts[node] as u64 - inner) * vectors - vectors.min(1);
-                (StepSetting { stream, first_vector: inner * vectors, ahead }, self.corrections[node])
+                let after = program.counts[node] as u64 - inner - 1;
+                (Phase::Corrector, node, inner, after, self.corrector.noise_vectors(), program.corrections[node])
             }
             StepKind::Predictor => {
-                let vectors = self.predictor.noise_vectors() as u64;
-                let stream = Stream { phase: Phase::Predictor, node: 0 };
-                let ahead = (self.grid.n_steps() - node) as u64 * vectors - vectors.min(1);
-                (StepSetting { stream, first_vector: node as u64 * vectors, ahead }, self.predictions[node])
+                let after = (self.grid.n_steps() - node - 1) as u64;
+                (Phase::Predictor, 0, node as u64, after, self.predictor.noise_vectors(), program.predictions[node])
             }
-            StepKind::Denoise => {
-                let stream = Stream { phase: Phase::Predictor, node: 0 };
-                (StepSetting { stream, first_vector: 0, ahead: 0 }, self.denoise)
-            }
+            StepKind::Denoise => (Phase::Predictor, 0, 0, 0, 0, program.denoise),
+        };
+        let setting = StepSetting {
+            stream: Stream { phase, node: stream_node as u32 },
+            vectors,
+            first_vector: number * vectors as u64,
+            ahead: after.min(left).saturating_mul(vectors as u64),
         };
         let mut cx = StepContext::new(self.process, self.score, ws, setting);
         match (affine, kind) {
@@ -206,14 +135,14 @@ impl<'a, T: Real> Engine<'a, T> {
     }
 }
 
-/// What happened to one tile.
-pub(super) struct TileResult {
-    pub failures: Vec<ChainFailure>,
-    pub evaluations: Evaluations,
-}
-
-/// Tweedie's formula as a step: `x <- (x + sigma^2 s)/alpha`.
-fn denoising_step(process: &dyn ForwardProcess, t: f64) -> AffineStep {
-    let at = process.marginal(t);
-    AffineStep { state: 1.0 / at.scale, score: at.variance / at.scale, noise: 0.0 }
+/// Puts every failed chain where the first live one stands.
+fn shelter<T: Real>(mut x: BatchViewMut<'_, T>, parked: &[usize]) {
+    if parked.is_empty() || parked.len() == x.n_chains() {
+        return;
+    }
+    let dim = x.dim();
+    let live = (0..x.n_chains()).find(|j| parked.binary_search(j).is_err()).unwrap_or(0);
+    for &j in parked {
+        x.as_mut_slice().copy_within(live * dim..(live + 1) * dim, j * dim);
+    }
 }

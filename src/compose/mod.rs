@@ -1,11 +1,13 @@
 //! The roof: steps composed into samplers.
 //!
 //! [`PredictorCorrector`] is the sampler; a [`Schedule`] says where its corrector works. A [`Run`] is the state of a run
-//! between two steps, as a value; an [`Observer`] looks at it. `engine` does the steps, tile by tile.
+//! between two steps, as a value; an [`Observer`] looks at it. `program` says which step comes
+//! when, `engine` does them, tile by tile.
 
 mod engine;
 mod observer;
 mod predictor_corrector;
+mod program;
 mod run;
 mod schedule;
 

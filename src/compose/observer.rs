@@ -2,11 +2,12 @@
 
 use crate::batch::{Batch, BatchView};
 use crate::real::Real;
-use crate::sampler::StepKind;
+use crate::sampler::{ChainFailure, StepKind};
 use std::ops::ControlFlow;
 
 /// A run after a step, as an observer sees it.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Progress<'a, T: Real> {
     /// Steps done, at least 1.
     pub steps_done: u64,
@@ -18,11 +19,14 @@ pub struct Progress<'a, T: Real> {
     pub node: usize,
     /// The time there. After the denoising step it is the last node's, though the chains estimate time 0.
     pub time: f64,
-    /// The chains, `d x n`.
+    /// The chains, `d x n`. Those that failed stand at the origin.
     pub states: BatchView<'a, T>,
+    /// The chains that failed so far.
+    pub failures: &'a [ChainFailure],
 }
 
-/// Looks at a run after every step. Any `FnMut(&Progress<T>) -> ControlFlow<()>` is one.
+/// Looks at a run after every step. Any `FnMut(&Progress<T>) -> ControlFlow<()>` is one; write the argument's type, as in
+/// the example, or the compiler takes its lifetime for a fixed one.
 ///
 /// A run without an observer takes each tile of chains through all steps at once; with one, all chains take a step
 /// together. The samples are the same bits.
@@ -49,7 +53,7 @@ impl<T: Real, F: FnMut(&Progress<'_, T>) -> ControlFlow<()>> Observer<T> for F {
     }
 }
 
-/// An observer that keeps the chains after every `every`-th step, and after the last.
+/// An observer that keeps the chains after every `every`-th step, and after the last; failed chains as NaN.
 ///
 /// ```
 /// use score_diffusion::prelude::*;
@@ -89,7 +93,11 @@ impl<T: Real> Trajectory<T> {
 impl<T: Real> Observer<T> for Trajectory<T> {
     fn observe(&mut self, p: &Progress<'_, T>) -> ControlFlow<()> {
         if p.steps_done.is_multiple_of(self.every) || p.steps_done == p.steps_in_all {
-            self.states.push((p.steps_done, p.time, p.states.to_batch()));
+            let mut states = p.states.to_batch();
+            for failure in p.failures {
+                states.column_mut((failure.chain - p.states.first_chain()) as usize).fill(T::of(f64::NAN));
+            }
+            self.states.push((p.steps_done, p.time, states));
         }
         ControlFlow::Continue(())
     }

@@ -2,17 +2,18 @@
 
 use super::engine::Engine;
 use super::observer::{Observer, Progress};
+use super::program::Program;
 use super::run::Run;
 use super::schedule::Schedule;
-use crate::batch::{Batch, BatchView, BatchViewMut};
+use crate::batch::{self, Batch, BatchView, BatchViewMut};
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::{ForwardProcess, OrnsteinUhlenbeck};
 use crate::real::Real;
 use crate::sampler::{
-    ChainsFailed, Corrector, EulerMaruyama, NoCorrector, NoPredictor, OuSplit, Outcome, Predictor, Report, SampleError,
-    Sampler, Samples, check_chains,
+    ChainsFailed, Corrector, EulerMaruyama, Evaluations, NoCorrector, NoPredictor, OuSplit, Outcome, Predictor, Report,
+    SampleError, Sampler, Samples, check_chains,
 };
 use crate::score::ScoreModel;
 use std::ops::Range;
@@ -55,6 +56,14 @@ use std::time::Instant;
 /// arXiv 2305.14164. The interleaved arrangement: Song et al. 2021, arXiv 2011.13456.
 #[derive(Debug, Clone)]
 pub struct PredictorCorrector<S, F = OrnsteinUhlenbeck, P = EulerMaruyama, C = OuSplit> {
+    parts: Parts<S, F, P, C>,
+    program: Program,
+    tile: Option<usize>,
+}
+
+/// What a sampler is put together from.
+#[derive(Debug, Clone)]
+struct Parts<S, F, P, C> {
     score: S,
     process: F,
     predictor: P,
@@ -62,7 +71,6 @@ pub struct PredictorCorrector<S, F = OrnsteinUhlenbeck, P = EulerMaruyama, C = O
     grid: TimeGrid,
     counts: Vec<usize>,
     denoise: bool,
-    tile: Option<usize>,
 }
 
 /// The reverse solver alone: no corrector. `ReverseSolver::new` is [`PredictorCorrector::new`].
@@ -85,18 +93,29 @@ impl<S: ScoreModel> ReverseSolver<S> {
     /// # Errors
     /// [`ParameterError`] if the model has no coordinates or the grid's horizon is out of reach (about 708).
     pub fn new(score: S, grid: TimeGrid) -> Result<Self, ParameterError> {
+        Self::under(OrnsteinUhlenbeck, score, grid)
+    }
+}
+
+impl<S: ScoreModel, F: ForwardProcess> ReverseSolver<S, F> {
+    /// The reverse of a process by Euler-Maruyama, without a corrector.
+    ///
+    /// # Errors
+    /// [`ParameterError`] if the model has no coordinates or the process cannot serve the grid.
+    ///
+    /// # Example
+    /// ```
+    /// use score_diffusion::prelude::*;
+    /// let ve = VarianceExploding::linear();
+    /// let score = ExactScore::new(Gaussian::standard(2)?, ve);
+    /// let sampler = PredictorCorrector::under(ve, score, TimeGrid::geometric(1348.0, 0.002, 200)?)?;
+    /// assert_eq!(sampler.sample_seeded(10, 1).unwrap().n_chains(), 10);
+    /// # Ok::<(), ParameterError>(())
+    /// ```
+    pub fn under(process: F, score: S, grid: TimeGrid) -> Result<Self, ParameterError> {
         let counts = vec![0; grid.nodes().len()];
-        Self {
-            score,
-            process: OrnsteinUhlenbeck,
-            predictor: EulerMaruyama,
-            corrector: NoCorrector,
-            grid,
-            counts,
-            denoise: false,
-            tile: None,
-        }
-        .checked()
+        let (predictor, corrector) = (EulerMaruyama, NoCorrector);
+        Self::assemble(Parts { score, process, predictor, corrector, grid, counts, denoise: false }, None)
     }
 }
 
@@ -116,22 +135,38 @@ impl<S: ScoreModel, C: Corrector<S::Scalar>> LangevinSampler<S, C> {
     /// # Ok::<(), ParameterError>(())
     /// ```
     pub fn at(t: f64, score: S, corrector: C, n_steps: usize) -> Result<Self, ParameterError> {
-        let grid = TimeGrid::single(t)?;
-        let (process, predictor) = (OrnsteinUhlenbeck, NoPredictor);
-        Self { score, process, predictor, corrector, grid, counts: vec![n_steps], denoise: false, tile: None }.checked()
+        Self::at_under(OrnsteinUhlenbeck, t, score, corrector, n_steps)
+    }
+}
+
+impl<S: ScoreModel, C: Corrector<S::Scalar>, F: ForwardProcess> LangevinSampler<S, C, F> {
+    /// `n_steps` of a corrector at the time `t` of a process, from its prior there: a sampler of `p_t`.
+    ///
+    /// # Errors
+    /// [`ParameterError`] if the time or the corrector's coefficients are not usable, or the model has no coordinates.
+    pub fn at_under(process: F, t: f64, score: S, corrector: C, n_steps: usize) -> Result<Self, ParameterError> {
+        let (grid, counts) = (TimeGrid::single(t)?, vec![n_steps]);
+        Self::assemble(Parts { score, process, predictor: NoPredictor, corrector, grid, counts, denoise: false }, None)
     }
 }
 
 impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::Scalar>>
     PredictorCorrector<S, F, P, C>
 {
+    /// What every constructor ends with.
+    fn assemble(parts: Parts<S, F, P, C>, tile: Option<usize>) -> Result<Self, ParameterError> {
+        let Parts { score, process, predictor, corrector, grid, counts, denoise } = &parts;
+        let program = Program::new(process, predictor, corrector, score.dim(), grid, counts.clone(), *denoise)?;
+        Ok(Self { parts, program, tile })
+    }
+
     /// The same sampler for another forward process: the one that the score belongs to.
     ///
     /// # Errors
     /// [`ParameterError`] if the process cannot serve the grid.
     pub fn with_process<G: ForwardProcess>(self, process: G) -> Result<PredictorCorrector<S, G, P, C>, ParameterError> {
-        let Self { score, predictor, corrector, grid, counts, denoise, tile, .. } = self;
-        PredictorCorrector { score, process, predictor, corrector, grid, counts, denoise, tile }.checked()
+        let Parts { score, predictor, corrector, grid, counts, denoise, .. } = self.parts;
+        PredictorCorrector::assemble(Parts { score, process, predictor, corrector, grid, counts, denoise }, self.tile)
     }
 
     /// The same sampler with another predictor.
@@ -142,8 +177,8 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         self,
         predictor: Q,
     ) -> Result<PredictorCorrector<S, F, Q, C>, ParameterError> {
-        let Self { score, process, corrector, grid, counts, denoise, tile, .. } = self;
-        PredictorCorrector { score, process, predictor, corrector, grid, counts, denoise, tile }.checked()
+        let Parts { score, process, corrector, grid, counts, denoise, .. } = self.parts;
+        PredictorCorrector::assemble(Parts { score, process, predictor, corrector, grid, counts, denoise }, self.tile)
     }
 
     /// The same sampler with another corrector, which works where the schedule says.
@@ -156,9 +191,9 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         corrector: D,
         schedule: Schedule,
     ) -> Result<PredictorCorrector<S, F, P, D>, ParameterError> {
-        let Self { score, process, predictor, grid, denoise, tile, .. } = self;
+        let Parts { score, process, predictor, grid, denoise, .. } = self.parts;
         let counts = schedule.counts(grid.n_steps())?;
-        PredictorCorrector { score, process, predictor, corrector, grid, counts, denoise, tile }.checked()
+        PredictorCorrector::assemble(Parts { score, process, predictor, corrector, grid, counts, denoise }, self.tile)
     }
 
     /// The same sampler with the default corrector in the paper's arrangement: `n_steps` of [`OuSplit`] with this step
@@ -187,9 +222,9 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// The result estimates the mean of the data given the chain, not a sample of it.
     ///
     /// # Errors
-    /// [`ParameterError`] if there is no signal at the last node.
+    /// [`ParameterError`] if there is no noise at the last node.
     pub fn with_final_denoising(self) -> Result<Self, ParameterError> {
-        Self { denoise: true, ..self }.checked()
+        Self::assemble(Parts { denoise: true, ..self.parts }, self.tile)
     }
 
     /// Sets the number of chains that a thread takes through the steps together. It never changes a result.
@@ -205,38 +240,37 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
 
     /// The score model.
     pub fn score(&self) -> &S {
-        &self.score
+        &self.parts.score
     }
 
     /// The forward process.
     pub fn process(&self) -> &F {
-        &self.process
+        &self.parts.process
     }
 
     /// The predictor.
     pub fn predictor(&self) -> &P {
-        &self.predictor
+        &self.parts.predictor
     }
 
     /// The corrector.
     pub fn corrector(&self) -> &C {
-        &self.corrector
+        &self.parts.corrector
     }
 
     /// The time grid.
     pub fn grid(&self) -> &TimeGrid {
-        &self.grid
+        &self.parts.grid
     }
 
     /// Corrector steps at each node.
     pub fn corrector_steps(&self) -> &[usize] {
-        &self.counts
+        &self.program.counts
     }
 
     /// Steps in a whole run: corrector, predictor and denoising steps alike.
     pub fn n_steps(&self) -> u64 {
-        let corrections: u64 = self.counts.iter().map(|&c| c as u64).sum();
-        corrections + self.grid.n_steps() as u64 + u64::from(self.denoise)
+        self.program.n_steps()
     }
 
     /// Starts a run of these chains from `N(0, sigma^2 I)`, with the process's prior `sigma` at the horizon (1 unless
@@ -246,18 +280,23 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// [`ParameterError`] if the range is empty or reaches beyond 2^48.
     pub fn start(&self, chains: Range<u64>, seed: u64) -> Result<Run<S::Scalar>, ParameterError> {
         check_chains(&chains)?;
-        let (dim, n) = (self.score.dim(), (chains.end - chains.start) as usize);
-        let mut states = Batch::zeros(dim, n);
-        let std_dev = S::Scalar::of(self.process.prior_std_dev(self.grid.horizon()));
-        let stream = Stream { phase: Phase::Prior, node: 0 };
+        let refused = ParameterError::Count {
+            name: "the number of chains",
+            given: chains.end - chains.start,
+            allowed: "small enough for the memory",
+        };
+        let n = usize::try_from(chains.end - chains.start).map_err(|_| refused)?;
+        let dim = self.dim();
+        let mut states = batch::zeros(dim, n)?;
+        let std_dev = S::Scalar::of(self.parts.process.prior_std_dev(self.parts.grid.horizon()));
+        let (field, stream) = (NoiseField::new(seed), Stream { phase: Phase::Prior, node: 0 });
+        let x = BatchViewMut::try_from(&mut states)?.starting_at(chains.start);
         for_each_tile(
-            self.tile_size(),
-            chains.start,
-            BatchViewMut::try_from(&mut states)?,
+            self.tile_size(n),
+            x,
             || (),
             |(), mut x| {
-                let first = x.first_chain();
-                NoiseField::new(seed).fill_slabs(stream, first, 0, dim, 1, x.as_mut_slice());
+                field.fill_slabs(stream, x.first_chain(), 0, dim, 1, x.as_mut_slice());
                 for x in x.as_mut_slice() {
                     *x *= std_dev;
                 }
@@ -268,10 +307,12 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
 
     /// Starts a run from the user's own states, `d x n`; the view's first chain number counts.
     ///
+    /// States that came from a run need another seed than that run's; see [`sample_from`](Self::sample_from).
+    ///
     /// # Errors
     /// [`ParameterError`] if the states have another height than the model, are empty or are not finite.
     pub fn start_from(&self, states: BatchView<'_, S::Scalar>, seed: u64) -> Result<Run<S::Scalar>, ParameterError> {
-        ParameterError::same("the states", "coordinates per chain", self.score.dim(), states.dim())?;
+        ParameterError::same("the states", "coordinates per chain", self.parts.score.dim(), states.dim())?;
         let (first, n) = (states.first_chain(), states.n_chains() as u64);
         // a sum that overflows must not look like an empty range
         check_chains(&(first.min(u64::MAX - n)..first.saturating_add(n)))?;
@@ -290,34 +331,41 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// [`ParameterError`] if the run was started by a sampler of another recipe.
     pub fn advance(&self, run: &mut Run<S::Scalar>, steps: u64) -> Result<u64, ParameterError> {
         self.check_run(run)?;
+        Ok(self.advance_by(&self.engine(run.seed), run, steps))
+    }
+
+    /// `advance` of a run that was checked, with an engine at hand.
+    fn advance_by(&self, engine: &Engine<'_, S::Scalar>, run: &mut Run<S::Scalar>, steps: u64) -> u64 {
         let begin = Instant::now();
         let steps = run.steps_done..run.steps_done.saturating_add(steps).min(self.n_steps());
-        let engine = self.engine(run.seed);
         let mut parked: Vec<u64> = run.failures.iter().map(|f| f.chain).collect();
         parked.sort_unstable();
-        let tile = self.tile_size();
-        let x = BatchViewMut::try_from(&mut run.states)?;
-        let room = tile.min(x.n_chains());
-        let results = for_each_tile(
-            tile,
-            run.first_chain,
-            x,
-            || engine.workspace(room),
-            |ws, x| {
-                let (first, n) = (x.first_chain(), x.n_chains() as u64);
-                let (a, b) = (parked.partition_point(|&c| c < first), parked.partition_point(|&c| c < first + n));
-                let failed: Vec<usize> = parked[a..b].iter().map(|c| (c - first) as usize).collect();
-                engine.run_tile(steps.clone(), x, &failed, ws)
-            },
-        );
-        for result in results {
-            run.failures.extend(result.failures);
-            run.evaluations.merge(result.evaluations);
+        // the states leave the run while they are worked on: if a model panics, the run is void, not half-way
+        let mut states = std::mem::replace(&mut run.states, Batch::zeros(0, 0));
+        let tile = self.tile_size(states.ncols());
+        let room = tile.min(states.ncols());
+        if let Ok(x) = BatchViewMut::try_from(&mut states) {
+            let results = for_each_tile(
+                tile,
+                x.starting_at(run.first_chain),
+                || engine.workspace(room),
+                |ws, x| {
+                    let (first, n) = (x.first_chain(), x.n_chains() as u64);
+                    let (a, b) = (parked.partition_point(|&c| c < first), parked.partition_point(|&c| c < first + n));
+                    let failed: Vec<usize> = parked[a..b].iter().map(|c| (c - first) as usize).collect();
+                    engine.run_tile(steps.clone(), x, &failed, ws)
+                },
+            );
+            for result in results {
+                run.failures.extend(result.failures);
+                run.evaluations.merge(result.evaluations);
+            }
         }
         run.failures.sort_by_key(|f| (f.step, f.chain));
+        run.states = states;
         run.steps_done = steps.end;
         run.seconds += begin.elapsed().as_secs_f64();
-        Ok(steps.end - steps.start)
+        steps.end - steps.start
     }
 
     /// Does all steps that are left and gives the samples.
@@ -378,16 +426,17 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     ) -> Result<Samples<S::Scalar>, SampleError<S::Scalar>> {
         self.check_run(&run)?;
         let engine = self.engine(run.seed);
-        while self.advance(&mut run, 1)? == 1 {
-            let place = engine.place(run.steps_done - 1);
-            let node = engine.node_after(place);
+        while self.advance_by(&engine, &mut run, 1) == 1 {
+            let place = self.program.place(run.steps_done - 1);
+            let node = place.node_after();
             let progress = Progress {
                 steps_done: run.steps_done,
                 steps_in_all: self.n_steps(),
                 kind: place.kind,
                 node,
-                time: self.grid.node(node),
+                time: self.parts.grid.node(node),
                 states: run.states(),
+                failures: run.failures(),
             };
             if observer.observe(&progress).is_break() {
                 break;
@@ -397,6 +446,9 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     }
 
     /// Samples from the user's own states: [`start_from`](Self::start_from) and [`finish`](Self::finish).
+    ///
+    /// Noise is a function of seed, chain and step. States that came from a run must go on under another seed, or they
+    /// meet the noise that made them again.
     ///
     /// # Errors
     /// As both.
@@ -409,66 +461,19 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     }
 
     fn engine(&self, seed: u64) -> Engine<'_, S::Scalar> {
-        Engine::new(
-            &self.process,
-            &self.score,
-            &self.predictor,
-            &self.corrector,
-            &self.grid,
-            &self.counts,
-            self.denoise,
-            seed,
-        )
+        let Parts { score, process, predictor, corrector, grid, .. } = &self.parts;
+        Engine { process, score, predictor, corrector, grid, program: &self.program, noise: NoiseField::new(seed) }
     }
 
-    /// What every constructor ends with.
-    fn checked(self) -> Result<Self, ParameterError> {
-        ParameterError::not_empty("the score model's dim", self.score.dim())?;
-        self.process.check_grid(&self.grid)?;
-        let draws = self.corrector.noise_vectors() as u128 * self.score.dim() as u128;
-        for &count in &self.counts {
-            // a node's stream has 2^42 draws per chain
-            if count as u128 * draws > 1 << 42 {
-                return Err(ParameterError::Count {
-                    name: "corrector steps at a node",
-                    given: count as u64,
-                    allowed: "at most 2^42 / (dim x noise vectors per step)",
-                });
-            }
+    /// Chains per tile: enough to fill vector registers and threads, few enough for state, score and noise to stay in the
+    /// cache.
+    fn tile_size(&self, n_chains: usize) -> usize {
+        if let Some(tile) = self.tile.or_else(|| self.parts.score.preferred_tile()) {
+            return tile.max(1);
         }
-        // a corrector without noise has no limit from its draws, but steps are counted in 64 bits
-        let corrections: u128 = self.counts.iter().map(|&c| c as u128).sum();
-        if corrections > 1 << 63 {
-            return Err(ParameterError::Count {
-                name: "corrector steps in all",
-                given: u64::try_from(corrections).unwrap_or(u64::MAX),
-                allowed: "at most 2^63",
-            });
-        }
-        let steps = self.grid.n_steps() as u128 * self.predictor.noise_vectors() as u128 * self.score.dim() as u128;
-        if steps > 1 << 63 {
-            return Err(ParameterError::Count {
-                name: "predictor steps",
-                given: self.grid.n_steps() as u64,
-                allowed: "at most 2^63 / (dim x noise vectors per step)",
-            });
-        }
-        let unusable = self.engine(0).affine_steps().find(|(_, step)| !step.is_finite());
-        if let Some((time, _)) = unusable {
-            return Err(ParameterError::OutOfRange {
-                name: "the time of a step",
-                given: time,
-                allowed: "one at which the step's coefficients are finite",
-            });
-        }
-        Ok(self)
-    }
-
-    /// Chains per tile: enough to fill vector registers, few enough for state, score and noise to stay in the cache.
-    fn tile_size(&self) -> usize {
-        let in_cache = 16 * 1024 / (size_of::<S::Scalar>() * self.score.dim());
-        let default = in_cache.clamp(64, 4096);
-        self.tile.or_else(|| self.score.preferred_tile()).unwrap_or(default).max(1)
+        let in_cache = 16 * 1024 / (size_of::<S::Scalar>() * self.dim());
+        let share = n_chains.div_ceil(n_threads()).next_multiple_of(16);
+        in_cache.clamp(64, 4096).min(share)
     }
 
     fn run_from(&self, states: Batch<S::Scalar>, first_chain: u64, seed: u64) -> Run<S::Scalar> {
@@ -476,32 +481,12 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             seed,
             first_chain,
             steps_done: 0,
-            recipe: self.recipe(),
+            recipe: self.program.fingerprint,
             states,
             failures: Vec::new(),
-            evaluations: crate::sampler::Evaluations::default(),
+            evaluations: Evaluations::default(),
             seconds: 0.0,
         }
-    }
-
-    /// A fingerprint of everything but the score model, to refuse runs of other samplers. FNV-1a, 64 bits.
-    fn recipe(&self) -> u64 {
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut eat = |bytes: &[u8]| {
-            for &b in bytes {
-                hash = (hash ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        };
-        for part in [format!("{:?}", self.process), format!("{:?}", self.predictor), format!("{:?}", self.corrector)] {
-            eat(part.as_bytes());
-            eat(&[0]);
-        }
-        eat(&[u8::from(self.denoise), size_of::<S::Scalar>() as u8]);
-        for (t, &count) in self.grid.nodes().iter().zip(&self.counts) {
-            eat(&t.to_bits().to_le_bytes());
-            eat(&(count as u64).to_le_bytes());
-        }
-        hash
     }
 
     fn check_run(&self, run: &Run<S::Scalar>) -> Result<(), ParameterError> {
@@ -511,8 +496,12 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             }
             Err(ParameterError::ForeignRun { what, expected: expected.to_string(), given: given.to_string() })
         };
-        foreign("dimension", self.score.dim() as u64, run.states.nrows() as u64)?;
-        foreign("fingerprint of process, grid, schedule, predictor and corrector", self.recipe(), run.recipe)?;
+        foreign("dimension", self.parts.score.dim() as u64, run.states.nrows() as u64)?;
+        foreign(
+            "fingerprint of process, grid, schedule, predictor and corrector",
+            self.program.fingerprint,
+            run.recipe,
+        )?;
         check_chains(&(run.first_chain..run.first_chain.saturating_add(run.states.ncols() as u64)))?;
         if run.steps_done > self.n_steps() {
             return Err(ParameterError::Count {
@@ -541,11 +530,11 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             dim: run.states.nrows() as u64,
             scalar: std::any::type_name::<S::Scalar>().to_owned(),
             seed: run.seed,
-            process: format!("{:?}", self.process),
-            predictor: format!("{:?}", self.predictor),
-            corrector: format!("{:?}", self.corrector),
-            grid: self.grid.nodes().to_vec(),
-            corrector_steps: self.counts.iter().map(|&c| c as u64).collect(),
+            process: format!("{:?}", self.parts.process),
+            predictor: format!("{:?}", self.parts.predictor),
+            corrector: format!("{:?}", self.parts.corrector),
+            grid: self.parts.grid.nodes().to_vec(),
+            corrector_steps: self.program.counts.iter().map(|&c| c as u64).collect(),
             steps: run.steps_done,
             steps_in_all: self.n_steps(),
             evaluations: run.evaluations,
@@ -559,28 +548,39 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
 {
     type Scalar = S::Scalar;
     fn dim(&self) -> usize {
-        self.score.dim()
+        self.parts.score.dim()
     }
     fn nfe(&self) -> u64 {
-        let corrections: u64 = self.counts.iter().map(|&c| c as u64).sum();
-        corrections * self.corrector.nfe() as u64
-            + (self.grid.n_steps() * self.predictor.nfe()) as u64
-            + u64::from(self.denoise)
+        let corrections: u64 = self.program.counts.iter().map(|&c| c as u64).sum();
+        corrections * self.parts.corrector.nfe() as u64
+            + (self.parts.grid.n_steps() * self.parts.predictor.nfe()) as u64
+            + u64::from(self.parts.denoise)
     }
     fn sample_chains(&self, chains: Range<u64>, seed: u64) -> Result<Samples<S::Scalar>, SampleError<S::Scalar>> {
         self.finish(self.start(chains, seed)?)
     }
 }
 
+/// Threads that share the tiles.
+fn n_threads() -> usize {
+    #[cfg(feature = "rayon")]
+    {
+        rayon::current_num_threads()
+    }
+    #[cfg(not(feature = "rayon"))]
+    {
+        1
+    }
+}
+
 /// Calls `work` on every tile of chains, each thread with buffers of its own, and gives the results in order.
 fn for_each_tile<T: Real, W: Send, R: Send>(
     tile: usize,
-    first_chain: u64,
-    x: BatchViewMut<'_, T>,
+    mut x: BatchViewMut<'_, T>,
     buffers: impl Fn() -> W + Send + Sync,
     work: impl Fn(&mut W, BatchViewMut<'_, T>) -> R + Send + Sync,
 ) -> Vec<R> {
-    let (dim, mut x) = (x.dim(), x);
+    let (dim, first_chain) = (x.dim(), x.first_chain());
     let one = |buffers: &mut W, (i, tile_states): (usize, &mut [T])| {
         let Ok(view) = BatchViewMut::new(tile_states, dim) else { unreachable!("tiles are whole chains") };
         work(buffers, view.starting_at(first_chain + (i * tile) as u64))

@@ -26,7 +26,7 @@ use crate::sampler::{ChainFailure, Evaluations};
 /// assert_eq!(sampler.sample_seeded(100, 7).unwrap().batch(), whole.batch());
 /// # Ok::<(), ParameterError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "Form<T>"))]
 pub struct Run<T: Real> {
@@ -56,12 +56,10 @@ impl<T: Real> Run<T> {
         self.steps_done
     }
 
-    /// The chains as they stand, `d x n`. A failed chain stands at the origin until the run is finished.
+    /// The chains as they stand, `d x n`. A failed chain stands at the origin until the run is finished. If a model
+    /// panicked during [`advance`](super::PredictorCorrector::advance) there are none, and no sampler takes the run.
     pub fn states(&self) -> BatchView<'_, T> {
-        match BatchView::try_from(&self.states) {
-            Ok(view) => view.starting_at(self.first_chain),
-            Err(_) => unreachable!("a run has at least one coordinate"),
-        }
+        crate::batch::view_of(&self.states).starting_at(self.first_chain)
     }
 
     /// The chains that failed so far, ordered by step and chain.

@@ -34,9 +34,12 @@ impl Schedule {
     /// Corrector steps at each of the `n_steps + 1` nodes.
     ///
     /// # Errors
-    /// [`ParameterError`] if a list has not one number per node.
+    /// [`ParameterError`] if a list has not one number per node, or there are 2^32 nodes or more.
     pub fn counts(&self, n_steps: usize) -> Result<Vec<usize>, ParameterError> {
-        let nodes = n_steps + 1;
+        let nodes = n_steps.saturating_add(1);
+        if nodes > u32::MAX as usize {
+            return Err(ParameterError::Count { name: "nodes", given: nodes as u64, allowed: "at most 2^32 - 1" });
+        }
         Ok(match self {
             Self::AtStart(n) => (0..nodes).map(|k| if k == 0 { *n } else { 0 }).collect(),
             Self::BeforeEachStep(n) => (0..nodes).map(|k| if k < n_steps { *n } else { 0 }).collect(),

@@ -1,34 +1,39 @@
 //! [`TileNoise`]: the noise of one tile of chains, made a few steps ahead.
 
-use super::field::{NoiseField, Stream};
+use super::field::{NoiseField, Phase, Stream};
 use crate::real::Real;
 
-/// A window of a tile's noise: consecutive draws of one stream for all chains of the tile.
+/// Windows of a tile's noise: consecutive draws of a stream for all chains of the tile.
 ///
-/// A quad of draws spans several steps when `d < 4`, and the vector loops like longer runs anyway, so the window
-/// holds up to `64 / d` steps. It only remembers; the values are the field's.
+/// A quad of draws spans several steps when `d < 4`, and the vector loops like longer runs anyway, so a window holds
+/// several steps of noise. There is one for the corrector and one for the rest, as their steps may alternate. They only
+/// remember; the values are the field's.
 #[derive(Debug, Clone)]
 pub(crate) struct TileNoise<T> {
     field: NoiseField,
     first_chain: u64,
     n: usize,
     dim: usize,
-    window: Option<Window>,
-    slabs: Vec<T>,
+    /// Vectors that a window may hold.
+    room: usize,
+    windows: [Window<T>; 2],
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    stream: Stream,
-    first_vector: u64,
-    vectors: usize,
+#[derive(Debug, Clone)]
+struct Window<T> {
+    /// The stream, the first vector and the number of vectors that are held.
+    held: Option<(Stream, u64, u64)>,
+    slabs: Vec<T>,
 }
 
 impl<T: Real> TileNoise<T> {
     /// Room for tiles of up to `n` chains.
     pub(crate) fn new(field: NoiseField, dim: usize, n: usize) -> Self {
-        let ahead = (64 / dim).max(1);
-        Self { field, first_chain: 0, n, dim, window: None, slabs: vec![T::default(); ahead * dim * n] }
+        // up to 64 draws per chain while they fit in the cache, and at least one quad
+        let in_cache = 8192 / dim.saturating_mul(n).max(1);
+        let room = (64 / dim).min(in_cache).max(4_usize.div_ceil(dim));
+        let window = Window { held: None, slabs: Vec::new() };
+        Self { field, first_chain: 0, n, dim, room, windows: [window.clone(), window] }
     }
 
     /// The number of the tile's first chain.
@@ -43,35 +48,43 @@ impl<T: Real> TileNoise<T> {
 
     /// Turns to another tile.
     pub(crate) fn move_to(&mut self, first_chain: u64, n: usize) {
-        (self.first_chain, self.n, self.window) = (first_chain, n, None);
+        (self.first_chain, self.n) = (first_chain, n);
+        for window in &mut self.windows {
+            window.held = None;
+        }
     }
 
     /// Noise vector number `vector` of the stream, for all chains: `d x n`. `ahead` more vectors of this stream
     /// are known to be asked for next.
     pub(crate) fn vector(&mut self, stream: Stream, vector: u64, ahead: u64) -> &[T] {
         let slab = self.dim * self.n;
-        let held = self
-            .window
-            .filter(|w| w.stream == stream && vector >= w.first_vector && vector - w.first_vector < w.vectors as u64);
-        let window = match held {
-            Some(window) => window,
-            None => {
-                let room = (64 / self.dim).max(1) as u64;
-                let vectors = room.min(ahead + 1) as usize;
-                let out = &mut self.slabs[..vectors * slab];
-                self.field.fill_slabs(stream, self.first_chain, vector * self.dim as u64, self.dim, vectors, out);
-                *self.window.insert(Window { stream, first_vector: vector, vectors })
+        let window = &mut self.windows[usize::from(stream.phase == Phase::Corrector)];
+        let first = match window.held {
+            Some((held, first, vectors)) if held == stream && (first..first + vectors).contains(&vector) => first,
+            _ => {
+                let vectors = (self.room as u64).min(ahead + 1);
+                window.slabs.resize(vectors as usize * slab, T::default());
+                let first_draw = vector * self.dim as u64;
+                self.field.fill_slabs(
+                    stream,
+                    self.first_chain,
+                    first_draw,
+                    self.dim,
+                    vectors as usize,
+                    &mut window.slabs,
+                );
+                window.held = Some((stream, vector, vectors));
+                vector
             }
         };
-        let at = (vector - window.first_vector) as usize * slab;
-        &self.slabs[at..at + slab]
+        let at = (vector - first) as usize * slab;
+        &window.slabs[at..at + slab]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::noise::Phase;
 
     #[test]
     fn the_window_never_shows() {

@@ -1,6 +1,7 @@
 //! [`OrnsteinUhlenbeck`], the process of the paper.
 
 use super::process_trait::{ForwardProcess, Transition};
+use crate::error::ParameterError;
 use crate::math::portable::{exp, exp_m1, ln_1p};
 
 /// The Ornstein-Uhlenbeck process.
@@ -22,6 +23,33 @@ use crate::math::portable::{exp, exp_m1, ln_1p};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OrnsteinUhlenbeck;
+
+impl OrnsteinUhlenbeck {
+    /// The horizon `T1 = (1/2) ln(1 + c R^2)` for data in a ball of radius `R`.
+    ///
+    /// There `alpha^2 R^2 = sigma^2 / c`, so that for `c > 1` the law `p_{T1}` is strongly log-concave with condition
+    /// number at most `c / (c - 1)`, whatever the dimension: the corrector's target is well conditioned.
+    ///
+    /// # Errors
+    /// [`ParameterError`] unless `radius` is finite and positive and `c` finite and above 1.
+    /// # Source
+    /// `docs/theory.md`, "The shape of p_t".
+    /// # Example
+    /// ```
+    /// use score_diffusion::prelude::*;
+    /// let t1 = OrnsteinUhlenbeck::horizon(8.0, 10.0)?;
+    /// let at = OrnsteinUhlenbeck.marginal(t1);
+    /// assert!((at.scale.powi(2) * 64.0 - at.variance / 10.0).abs() < 1e-15);
+    /// # Ok::<(), ParameterError>(())
+    /// ```
+    pub fn horizon(radius: f64, c: f64) -> Result<f64, ParameterError> {
+        ParameterError::positive("radius", radius)?;
+        ParameterError::check("c", c, c.is_finite() && c > 1.0, "finite and above 1")?;
+        let t1 = 0.5 * ln_1p(c * radius * radius);
+        ParameterError::check("radius", radius, t1.is_finite(), "small enough for its square to be finite")?;
+        Ok(t1)
+    }
+}
 
 /// The kernel of the Ornstein-Uhlenbeck process over `elapsed` units of its own time.
 pub(super) fn kernel(elapsed: f64) -> Transition {

@@ -45,7 +45,14 @@ pub trait Corrector<T: Real>: Debug + Send + Sync {
         0
     }
 
-    /// The step at a time, if it is affine in state, score and noise. The sampler asks once per run.
+    /// Whether there is none: `true` for the type that says so.
+    #[doc(hidden)]
+    fn is_absent(&self) -> bool {
+        false
+    }
+
+    /// The step at a time, if it is affine in state, score and noise. The sampler asks
+    /// when it is built.
     fn affine_step(&self, process: &dyn ForwardProcess, at: f64) -> Option<AffineStep> {
         let _ = (process, at);
         None
@@ -69,6 +76,9 @@ impl<T: Real> Corrector<T> for NoCorrector {
     fn nfe(&self) -> usize {
         0
     }
+    fn is_absent(&self) -> bool {
+        true
+    }
 }
 
 macro_rules! corrector_by_reference {
@@ -82,6 +92,9 @@ macro_rules! corrector_by_reference {
             }
             fn scratch_vectors(&self) -> usize {
                 (**self).scratch_vectors()
+            }
+            fn is_absent(&self) -> bool {
+                (**self).is_absent()
             }
             fn affine_step(&self, process: &dyn ForwardProcess, at: f64) -> Option<AffineStep> {
                 (**self).affine_step(process, at)

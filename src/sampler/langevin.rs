@@ -62,8 +62,10 @@ impl<T: Real> Corrector<T> for UnadjustedLangevin {
 /// x <- x + v (1 - e^(-h/v)) s(t, x) + sqrt(v (1 - e^(-2h/v))) xi
 /// ```
 /// It freezes `s + x/v` over the step and integrates `-x/v` and the noise, so it has no bias at all on `N(0, v I)`, at
-/// any step size. The reference variance `v` is 1 unless said otherwise, right for variance-preserving processes: at
-/// `T1` their law is close to `N(0, I)`, and steps of order one are sound. This is the default corrector.
+/// any step size. The reference variance `v` is that of the process's prior at the time of the step unless said otherwise:
+/// 1 for variance-preserving processes, `sigma_t^2` for variance-exploding ones. At `T1` the law is close to that Gaussian,
+/// and steps of order `v` are sound. On `N(0, w I)` with another `w` the chain settles at variance
+/// `g^2 / (1 - (1 - b/w)^2)`, where `b` and `g` are the coefficients of `s` and `xi`. This is the default corrector.
 ///
 /// # Errors
 /// [`ParameterError`] from the constructors unless step size and variance are finite and positive.
@@ -83,24 +85,25 @@ impl<T: Real> Corrector<T> for UnadjustedLangevin {
 #[cfg_attr(feature = "serde", serde(try_from = "portable_form::OuForm", into = "portable_form::OuForm"))]
 pub struct OuSplit {
     step_size: f64,
-    reference_variance: f64,
+    reference_variance: Option<f64>,
 }
 
 impl OuSplit {
-    /// Steps of this size, with the reference `N(0, I)`.
+    /// Steps of this size, with the process's prior as the reference.
     ///
     /// # Errors
     /// [`ParameterError`] unless `step_size` is finite and positive.
     pub fn new(step_size: f64) -> Result<Self, ParameterError> {
-        Ok(Self { step_size: ParameterError::positive("step_size", step_size)?, reference_variance: 1.0 })
+        Ok(Self { step_size: ParameterError::positive("step_size", step_size)?, reference_variance: None })
     }
 
-    /// The same steps with the reference `N(0, variance I)`: `sigma(T1)^2` for a variance-exploding process.
+    /// The same steps with the reference `N(0, variance I)`.
     ///
     /// # Errors
     /// [`ParameterError`] unless `variance` is finite and positive.
     pub fn with_reference_variance(self, variance: f64) -> Result<Self, ParameterError> {
-        Ok(Self { reference_variance: ParameterError::positive("reference_variance", variance)?, ..self })
+        let reference_variance = Some(ParameterError::positive("reference_variance", variance)?);
+        Ok(Self { reference_variance, ..self })
     }
 
     /// `h`.
@@ -109,16 +112,18 @@ impl OuSplit {
         self.step_size
     }
 
-    /// `v`.
+    /// `v`, if it was said.
     #[must_use]
-    pub fn reference_variance(&self) -> f64 {
+    pub fn reference_variance(&self) -> Option<f64> {
         self.reference_variance
     }
 }
 
 impl<T: Real> Corrector<T> for OuSplit {
-    fn affine_step(&self, _: &dyn ForwardProcess, _: f64) -> Option<AffineStep> {
-        let (v, h) = (self.reference_variance, self.step_size / self.reference_variance);
+    fn affine_step(&self, process: &dyn ForwardProcess, at: f64) -> Option<AffineStep> {
+        let prior = process.prior_std_dev(at);
+        let v = self.reference_variance.unwrap_or(prior * prior);
+        let h = self.step_size / v;
         Some(AffineStep { state: 1.0, score: -v * exp_m1(-h), noise: (-v * exp_m1(-2.0 * h)).sqrt() })
     }
 }
@@ -136,7 +141,8 @@ mod portable_form {
     #[derive(serde::Serialize, serde::Deserialize)]
     pub(super) struct OuForm {
         step_size: f64,
-        reference_variance: f64,
+        #[serde(default)]
+        reference_variance: Option<f64>,
     }
 
     impl From<UnadjustedLangevin> for UlaForm {
@@ -158,7 +164,8 @@ mod portable_form {
     impl TryFrom<OuForm> for OuSplit {
         type Error = ParameterError;
         fn try_from(p: OuForm) -> Result<Self, ParameterError> {
-            Self::new(p.step_size)?.with_reference_variance(p.reference_variance)
+            let steps = Self::new(p.step_size)?;
+            p.reference_variance.map_or(Ok(steps), |v| steps.with_reference_variance(v))
         }
     }
 }

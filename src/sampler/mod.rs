@@ -25,5 +25,5 @@ pub use report::{Evaluations, Outcome, Report};
 pub use sample_error::{ChainFailure, ChainsFailed, FailureCause, SampleError};
 pub(crate) use sampler_trait::check_chains;
 pub use sampler_trait::{Sampler, Samples};
-pub use step::{AffineStep, StepContext, StepKind, Workspace};
-pub(crate) use step::{AllFinite, BadScore, StepSetting};
+pub use step::{AffineStep, StepContext, StepKind};
+pub(crate) use step::{AllFinite, BadScore, StepSetting, Workspace};

@@ -72,7 +72,14 @@ pub trait Predictor<T: Real>: Debug + Send + Sync {
         0
     }
 
-    /// The step over an interval, if it is affine in state, score and noise. The sampler asks once per run.
+    /// Whether there is none: `true` for the type that says so.
+    #[doc(hidden)]
+    fn is_absent(&self) -> bool {
+        false
+    }
+
+    /// The step over an interval, if it is affine in state, score and noise. The sampler asks
+    /// when it is built.
     fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
         let _ = (process, over);
         None
@@ -96,6 +103,9 @@ impl<T: Real> Predictor<T> for NoPredictor {
     fn nfe(&self) -> usize {
         0
     }
+    fn is_absent(&self) -> bool {
+        true
+    }
 }
 
 macro_rules! predictor_by_reference {
@@ -109,6 +119,9 @@ macro_rules! predictor_by_reference {
             }
             fn scratch_vectors(&self) -> usize {
                 (**self).scratch_vectors()
+            }
+            fn is_absent(&self) -> bool {
+                (**self).is_absent()
             }
             fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
                 (**self).affine_step(process, over)

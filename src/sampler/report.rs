@@ -19,21 +19,21 @@ impl Evaluations {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.corrector + self.predictor + self.denoise
+        self.corrector.saturating_add(self.predictor).saturating_add(self.denoise)
     }
 
     pub(crate) fn add(&mut self, kind: StepKind, evaluations: u64) {
         match kind {
-            StepKind::Corrector => self.corrector += evaluations,
-            StepKind::Predictor => self.predictor += evaluations,
-            StepKind::Denoise => self.denoise += evaluations,
+            StepKind::Corrector => self.corrector = self.corrector.saturating_add(evaluations),
+            StepKind::Predictor => self.predictor = self.predictor.saturating_add(evaluations),
+            StepKind::Denoise => self.denoise = self.denoise.saturating_add(evaluations),
         }
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
-        self.corrector += other.corrector;
-        self.predictor += other.predictor;
-        self.denoise += other.denoise;
+        self.corrector = self.corrector.saturating_add(other.corrector);
+        self.predictor = self.predictor.saturating_add(other.predictor);
+        self.denoise = self.denoise.saturating_add(other.denoise);
     }
 }
 
@@ -67,8 +67,9 @@ pub enum Outcome {
 /// println!("{report}");
 /// # Ok::<(), ParameterError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Report {
     /// Version of this crate.
     pub version: String,

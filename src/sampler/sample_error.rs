@@ -35,6 +35,7 @@ pub enum SampleError<T: Real> {
 
 /// The failed chains and all samples of a run.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ChainsFailed<T: Real> {
     /// Every failed chain once, ordered by step and chain.
     pub failures: Vec<ChainFailure>,

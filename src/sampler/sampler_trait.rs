@@ -54,6 +54,28 @@ pub trait Sampler: Send + Sync {
     }
 }
 
+macro_rules! sampler_by_reference {
+    ($($pointer:ty),+) => {$(
+        impl<S: Sampler + ?Sized> Sampler for $pointer {
+            type Scalar = S::Scalar;
+            fn dim(&self) -> usize {
+                (**self).dim()
+            }
+            fn nfe(&self) -> u64 {
+                (**self).nfe()
+            }
+            fn sample_chains(
+                &self,
+                chains: Range<u64>,
+                seed: u64,
+            ) -> Result<Samples<Self::Scalar>, SampleError<Self::Scalar>> {
+                (**self).sample_chains(chains, seed)
+            }
+        }
+    )+};
+}
+sampler_by_reference!(&S, Box<S>, std::sync::Arc<S>);
+
 /// Refuses a range that is empty or leaves the 48 bits of a chain number.
 pub(crate) fn check_chains(chains: &Range<u64>) -> Result<(), ParameterError> {
     if chains.is_empty() {
@@ -70,7 +92,7 @@ pub(crate) fn check_chains(chains: &Range<u64>) -> Result<(), ParameterError> {
 }
 
 /// The chains of a run, and the run's report.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "Form<T>"))]
 pub struct Samples<T: Real> {
@@ -79,7 +101,19 @@ pub struct Samples<T: Real> {
 }
 
 impl<T: Real> Samples<T> {
-    pub(crate) fn new(batch: Batch<T>, report: Report) -> Self {
+    /// Samples of a run, for samplers from outside the crate that wrap another one and change its chains.
+    ///
+    /// ```
+    /// use score_diffusion::prelude::*;
+    /// # let score = ExactScore::new(Gaussian::standard(2)?, OrnsteinUhlenbeck);
+    /// # let sampler = PredictorCorrector::new(score, TimeGrid::uniform(1.0, 0.01, 50)?)?;
+    /// let samples = sampler.sample_seeded(10, 7).unwrap();
+    /// let report = samples.report().clone();
+    /// let clipped = Samples::new(samples.into_batch().map(|x| x.clamp(-1.0, 1.0)), report);
+    /// assert_eq!(clipped.n_chains(), 10);
+    /// # Ok::<(), ParameterError>(())
+    /// ```
+    pub fn new(batch: Batch<T>, report: Report) -> Self {
         Self { batch, report }
     }
 
@@ -109,10 +143,7 @@ impl<T: Real> Samples<T> {
 
     /// A view for score models and metrics.
     pub fn view(&self) -> BatchView<'_, T> {
-        match BatchView::try_from(&self.batch) {
-            Ok(view) => view.starting_at(self.report.first_chain),
-            Err(_) => unreachable!("a run has at least one coordinate"),
-        }
+        crate::batch::view_of(&self.batch).starting_at(self.report.first_chain)
     }
 
     /// Number of chains, `n`.

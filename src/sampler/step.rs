@@ -28,14 +28,6 @@ pub struct AffineStep {
     pub noise: f64,
 }
 
-impl AffineStep {
-    /// Whether all three coefficients are finite.
-    #[must_use]
-    pub fn is_finite(&self) -> bool {
-        self.state.is_finite() && self.score.is_finite() && self.noise.is_finite()
-    }
-}
-
 impl approx::AbsDiffEq for AffineStep {
     type Epsilon = f64;
     fn default_epsilon() -> f64 {
@@ -72,7 +64,7 @@ impl fmt::Display for StepKind {
 
 /// Buffers for the steps of one tile of chains; made once, used for all its steps.
 #[derive(Debug, Clone)]
-pub struct Workspace<T> {
+pub(crate) struct Workspace<T> {
     score: Vec<T>,
     model: Vec<T>,
     step: Vec<T>,
@@ -127,6 +119,8 @@ impl<T: Real> Workspace<T> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepSetting {
     pub stream: Stream,
+    /// Noise vectors that the step may draw.
+    pub vectors: usize,
     /// The number of the step's first noise vector in the stream.
     pub first_vector: u64,
     /// Noise vectors of the stream that later steps will surely ask for.
@@ -135,7 +129,7 @@ pub(crate) struct StepSetting {
 
 /// What a step may use: the process, the score and the noise, for one tile of chains.
 ///
-/// Evaluations are counted here, and scores are checked: a chain whose score is not finite gets a score of 0 for the
+/// Evaluations are counted here (not those of a second attempt after a failure), and scores are checked: a chain whose score is not finite gets a score of 0 for the
 /// rest of the step, and the sampler then stops that chain and reports it.
 pub struct StepContext<'a, T: Real> {
     process: &'a dyn ForwardProcess,
@@ -185,8 +179,12 @@ impl<'a, T: Real> StepContext<'a, T> {
         let (x, mut out) = (x.starting_at(first), out.starting_at(first));
         self.evaluations += x.n_chains() as u64;
         let result = self.model.score_into(t, x, out.reborrow(), &mut self.workspace.model);
-        if result.is_err() || !dispatch(AllFinite(out.as_slice())) {
-            self.sort_out(t, x, out, result.is_err());
+        match result {
+            // only the model's own failure can be one chain's fault
+            Err(ScoreError::Model(_)) => self.sort_out(t, x, out, true),
+            Err(error) => self.refuse(&error.to_string()),
+            Ok(()) if !dispatch(AllFinite(out.as_slice())) => self.sort_out(t, x, out, false),
+            Ok(()) => {}
         }
     }
 
@@ -194,27 +192,34 @@ impl<'a, T: Real> StepContext<'a, T> {
     pub fn affine(&mut self, step: AffineStep, at: f64, x: &mut [T]) {
         let mut score = std::mem::take(&mut self.workspace.score);
         self.score_into(at, x, &mut score[..x.len()]);
-        self.combine(step, &score[..x.len()], x);
+        self.combine(step, 0, &score[..x.len()], x);
         self.workspace.score = score;
     }
 
-    /// `x <- state x + score s + noise xi`, with a score of the caller's and the step's first noise vector.
-    pub fn combine(&mut self, step: AffineStep, score: &[T], x: &mut [T]) {
-        let (a, b, c) = (T::of(step.state), T::of(step.score), T::of(step.noise));
+    /// `x <- state x + score s + noise xi`, with a score of the caller's and noise vector `index` of the step.
+    ///
+    /// # Panics
+    /// As [`noise`](Self::noise), unless the step's noise coefficient is 0.
+    pub fn combine(&mut self, step: AffineStep, index: usize, score: &[T], x: &mut [T]) {
+        // as a change of x, so that a state coefficient near 1 is not rounded to the scalar
+        let (a, b, c) = (T::of(step.state - 1.0), T::of(step.score), T::of(step.noise));
         if step.noise == 0.0 {
             dispatch(Deterministic { a, b, score, x });
         } else {
-            dispatch(Stochastic { a, b, c, score, noise: self.noise(0), x });
+            dispatch(Stochastic { a, b, c, score, noise: self.noise(index), x });
         }
     }
 
     /// Noise vector `index` of this step for all chains of the tile, `d x n`: standard normals, the same at every
     /// call.
     ///
-    /// A step must not ask for more vectors than its `noise_vectors` says: those belong to the next step.
+    /// # Panics
+    /// If `index` is not below the rule's `noise_vectors`: that noise belongs to the next step.
     pub fn noise(&mut self, index: usize) -> &[T] {
         let s = self.setting;
-        self.workspace.noise.vector(s.stream, s.first_vector + index as u64, s.ahead)
+        assert!(index < s.vectors, "a step asked for noise vector {index}; its rule says it draws {}", s.vectors);
+        let ahead = s.ahead + (s.vectors - index - 1) as u64;
+        self.workspace.noise.vector(s.stream, s.first_vector + index as u64, ahead)
     }
 
     /// The step's own scratch space: `scratch_vectors` times `d x n` elements at least, full of rubbish. Give it back by
@@ -288,6 +293,7 @@ impl<T: Real> Kernel for AllFinite<'_, T> {
     }
 }
 
+/// `x <- x + a x + b s`
 struct Deterministic<'a, T> {
     a: T,
     b: T,
@@ -300,11 +306,12 @@ impl<T: Real> Kernel for Deterministic<'_, T> {
     #[inline(always)]
     fn run(self) {
         for (x, &s) in self.x.iter_mut().zip(self.score) {
-            *x = self.a * *x + self.b * s;
+            *x += self.a * *x + self.b * s;
         }
     }
 }
 
+/// `x <- x + a x + b s + c z`
 struct Stochastic<'a, T> {
     a: T,
     b: T,
@@ -319,7 +326,7 @@ impl<T: Real> Kernel for Stochastic<'_, T> {
     #[inline(always)]
     fn run(self) {
         for ((x, &s), &z) in self.x.iter_mut().zip(self.score).zip(self.noise) {
-            *x = (self.a * *x + self.b * s) + self.c * z;
+            *x += (self.a * *x + self.b * s) + self.c * z;
         }
     }
 }

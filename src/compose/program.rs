@@ -1,0 +1,188 @@
+//! [`Program`]: which step comes when, with all coefficients computed and checked once, when a sampler is built.
+
+use crate::error::ParameterError;
+use crate::grid::TimeGrid;
+use crate::noise::DRAW_LIMIT;
+use crate::process::ForwardProcess;
+use crate::real::Real;
+use crate::sampler::{AffineStep, Corrector, Predictor, StepKind};
+
+/// The steps of a sampler, in order: at each node its corrector steps, then the predictor's step to the next node; at the
+/// end the denoising step, if there is one.
+#[derive(Debug, Clone)]
+pub(super) struct Program {
+    /// Corrector steps at each node.
+    pub counts: Vec<usize>,
+    /// The predictor's step from each node but the last, if it is affine.
+    pub predictions: Vec<Option<AffineStep>>,
+    /// The corrector's step at each node, if it is affine and there is one.
+    pub corrections: Vec<Option<AffineStep>>,
+    /// The final denoising step.
+    pub denoise: Option<AffineStep>,
+    /// The number of the first step at each node; one more at the end: the number of the denoising step.
+    first_step: Vec<u64>,
+    /// A hash of everything but the score model, to refuse runs of other samplers.
+    pub fingerprint: u64,
+}
+
+/// A step and where it stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub kind: StepKind,
+    pub node: usize,
+    /// Which corrector step at the node.
+    pub inner: u64,
+}
+
+/// Enters every fingerprint: a saved run is refused when addresses or steps have changed since.
+const VALUES: &str = "values 1";
+
+impl Program {
+    /// Computes and checks the program of a sampler of `dim` coordinates.
+    pub fn new<T: Real>(
+        process: &dyn ForwardProcess,
+        predictor: &dyn Predictor<T>,
+        corrector: &dyn Corrector<T>,
+        dim: usize,
+        grid: &TimeGrid,
+        counts: Vec<usize>,
+        denoise: bool,
+    ) -> Result<Self, ParameterError> {
+        ParameterError::not_empty("the score model's dim", dim)?;
+        process.check_grid(grid)?;
+        check_presence(predictor, corrector, grid, &counts)?;
+        check_room(predictor.noise_vectors(), corrector.noise_vectors(), dim, grid, &counts)?;
+        let predictions: Vec<_> = grid.intervals().map(|over| predictor.affine_step(process, over)).collect();
+        let at_nodes = grid.nodes().iter().zip(&counts);
+        let corrections: Vec<_> =
+            at_nodes.map(|(&t, &n)| if n == 0 { None } else { corrector.affine_step(process, t) }).collect();
+        let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
+        for (steps, vectors) in
+            [(&predictions, predictor.noise_vectors()), (&corrections, corrector.noise_vectors()), (&vec![denoise], 0)]
+        {
+            for (step, &t) in steps.iter().zip(grid.nodes()) {
+                check_step::<T>(*step, vectors, t)?;
+            }
+        }
+        let mut first_step = vec![0];
+        let mut steps = 0;
+        for (k, &count) in counts.iter().enumerate() {
+            steps += count as u64 + u64::from(k < grid.n_steps());
+            first_step.push(steps);
+        }
+        let mut hash = Fnv::default();
+        for part in [VALUES, &format!("{process:?}"), &format!("{predictor:?}"), &format!("{corrector:?}")] {
+            hash.eat(part.as_bytes());
+            hash.eat(&[0]);
+        }
+        hash.eat(&[u8::from(denoise.is_some()), size_of::<T>() as u8]);
+        for (t, &count) in grid.nodes().iter().zip(&counts) {
+            hash.eat(&t.to_bits().to_le_bytes());
+            hash.eat(&(count as u64).to_le_bytes());
+        }
+        Ok(Self { counts, predictions, corrections, denoise, first_step, fingerprint: hash.0 })
+    }
+
+    /// Steps in the whole run.
+    pub fn n_steps(&self) -> u64 {
+        self.first_step[self.counts.len()] + u64::from(self.denoise.is_some())
+    }
+
+    /// Step number `step`.
+    pub fn place(&self, step: u64) -> Place {
+        let nodes = self.counts.len();
+        if step >= self.first_step[nodes] {
+            return Place { kind: StepKind::Denoise, node: nodes - 1, inner: 0 };
+        }
+        let node = self.first_step.partition_point(|&first| first <= step) - 1;
+        let inner = step - self.first_step[node];
+        let kind = if inner < self.counts[node] as u64 { StepKind::Corrector } else { StepKind::Predictor };
+        Place { kind, node, inner }
+    }
+}
+
+impl Place {
+    /// The node where the chains stand after the step.
+    pub fn node_after(self) -> usize {
+        self.node + usize::from(self.kind == StepKind::Predictor)
+    }
+}
+
+/// Refuses steps that nobody would do.
+fn check_presence<T: Real>(
+    predictor: &dyn Predictor<T>,
+    corrector: &dyn Corrector<T>,
+    grid: &TimeGrid,
+    counts: &[usize],
+) -> Result<(), ParameterError> {
+    let refuse = |name, given: usize, allowed| Err(ParameterError::Count { name, given: given as u64, allowed });
+    if predictor.is_absent() && grid.n_steps() > 0 {
+        return refuse("the grid's number of steps", grid.n_steps(), "0, as there is no predictor");
+    }
+    match counts.iter().find(|&&n| n > 0) {
+        Some(&n) if corrector.is_absent() => refuse("corrector steps at a node", n, "0, as there is no corrector"),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses more steps than the noise has addresses for, or a counter has bits.
+fn check_room(
+    predictor_vectors: usize,
+    corrector_vectors: usize,
+    dim: usize,
+    grid: &TimeGrid,
+    counts: &[usize],
+) -> Result<(), ParameterError> {
+    let refuse = |name, given: u128, allowed| {
+        Err(ParameterError::Count { name, given: u64::try_from(given).unwrap_or(u64::MAX), allowed })
+    };
+    let draws = corrector_vectors as u128 * dim as u128;
+    if let Some(&n) = counts.iter().find(|&&n| n as u128 * draws > u128::from(DRAW_LIMIT)) {
+        return refuse("corrector steps at a node", n as u128, "at most 2^42 / (dim x noise vectors per step)");
+    }
+    // a corrector without noise has no limit from its draws, but steps are counted in 64 bits
+    let corrections: u128 = counts.iter().map(|&c| c as u128).sum();
+    if corrections > 1 << 62 {
+        return refuse("corrector steps in all", corrections, "at most 2^62");
+    }
+    // the predictor's stream runs on over the addresses of all nodes
+    if grid.n_steps() as u128 * predictor_vectors as u128 * dim as u128 > 1 << 62 {
+        return refuse("predictor steps", grid.n_steps() as u128, "at most 2^62 / (dim x noise vectors per step)");
+    }
+    Ok(())
+}
+
+/// Refuses an affine step that cannot be done in `T`, or that needs noise its rule says it does not draw.
+fn check_step<T: Real>(step: Option<AffineStep>, vectors: usize, t: f64) -> Result<(), ParameterError> {
+    let Some(step) = step else { return Ok(()) };
+    let finite = [step.state, step.score, step.noise].iter().all(|&c| T::of(c).as_f64().is_finite());
+    let allowed = "one at which the step's coefficients are finite in the chains' scalar";
+    ParameterError::check("the time of a step", t, finite, allowed)?;
+    let allowed = "0, as the rule says that it draws no noise vectors";
+    ParameterError::check("the noise coefficient of a step", step.noise, step.noise == 0.0 || vectors > 0, allowed)?;
+    Ok(())
+}
+
+/// Tweedie's formula as a step: `x <- (x + sigma^2 s)/alpha`.
+fn denoising_step(process: &dyn ForwardProcess, t: f64) -> Result<AffineStep, ParameterError> {
+    let at = process.marginal(t);
+    ParameterError::check("the time of the final denoising", t, at.variance > 0.0, "one at which there is noise")?;
+    Ok(AffineStep { state: 1.0 / at.scale, score: at.variance / at.scale, noise: 0.0 })
+}
+
+/// FNV-1a, 64 bits.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn eat(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
