@@ -299,8 +299,7 @@ fn langevin_alone_has_its_law_at_every_length() {
         for correction in [Correction::Ula(0.15), Correction::Ou(0.3, 1.0), Correction::Ou(0.3, 2.0)] {
             for steps in [1, 3, 20] {
                 seed += 1;
-                let chain =
-                    Chain::new(clock, &[t], Rule::Flow).corrected(correction, Arrangement::AtStart(steps));
+                let chain = Chain::new(clock, &[t], Rule::Flow).corrected(correction, Arrangement::AtStart(steps));
                 let truth = chain.law(chain.prior(3), &data, &Error::default());
                 let score = ExactScore::new(data.gaussian(), clock.process());
                 let samples = match correction {

@@ -75,8 +75,7 @@ const CLOCKS: [Clock; 5] = [
     Clock::ExplodingGeometric(0.1, 3.0),
 ];
 
-const DATA: [Data; 3] =
-    [Data { mu: 1.5, lambda: 0.3 }, Data { mu: -0.7, lambda: 1.0 }, Data { mu: 2.0, lambda: 2.5 }];
+const DATA: [Data; 3] = [Data { mu: 1.5, lambda: 0.3 }, Data { mu: -0.7, lambda: 1.0 }, Data { mu: 2.0, lambda: 2.5 }];
 
 /// Starts: the exact law of the horizon, and one that is wrong in mean and variance (`N(0, prior)`-like).
 fn starts(clock: Clock, data: Data, horizon: f64) -> [MeanVariance; 2] {
@@ -99,8 +98,9 @@ fn errors(
 }
 
 /// An error of `C/N + D/N^2` has the ratio `2 (1 - D/(2CN) + ...)`, so `log2` of the ratio is 1 up to `|D/C|/N`. With
-/// N = 1024 and 2048 the interval [0.95, 1.05] leaves room for `|D/C|` up to 70, and no other whole or half order
-/// fits into it.
+/// N = 4096 and 8192 the interval [0.95, 1.05] leaves room for `|D/C|` up to 280 (the largest here is about 110: an
+/// Euler chain under the cosine clock, where the errors of early and late steps nearly cancel), and no other whole or
+/// half order fits into it.
 fn is_first_order(coarse: f64, fine: f64) -> bool {
     let order = (coarse / fine).abs().log2();
     (0.95..=1.05).contains(&order) && coarse * fine > 0.0
@@ -125,23 +125,27 @@ fn holds(expected: Expected, coarse: f64, fine: f64) -> bool {
 }
 
 /// Calls `f` with the errors of every case: process, data, grid, and start (`true`: the exact law of the horizon).
-fn every_case(predictor: &dyn Predictor<f64>, flow: bool, mut f: impl FnMut(&str, bool, Clock, [f64; 2], [f64; 2])) {
+fn every_case(
+    predictor: &dyn Predictor<f64>,
+    flow: bool,
+    mut f: impl FnMut(&str, bool, (Clock, Data), [f64; 2], [f64; 2]),
+) {
     for clock in CLOCKS {
         for data in DATA {
-            for (coarse, fine) in grids(clock, 1024).iter().zip(&grids(clock, 2048)) {
+            for (coarse, fine) in grids(clock, 4096).iter().zip(&grids(clock, 8192)) {
                 for (k, start) in starts(clock, data, coarse.horizon()).into_iter().enumerate() {
                     let e = [coarse, fine].map(|grid| errors(predictor, clock, data, start, grid, flow));
                     let what = format!("{predictor:?} {clock:?} {data:?} {:?} exact start: {}", coarse.node(1), k == 0);
-                    f(&what, k == 0, clock, e[0], e[1]);
+                    f(&what, k == 0, (clock, data), e[0], e[1]);
                 }
             }
         }
     }
 }
 
-fn assert_orders(predictor: &dyn Predictor<f64>, flow: bool, expected: impl Fn(bool, Clock) -> [Expected; 2]) {
-    every_case(predictor, flow, |what, exact_start, clock, coarse, fine| {
-        let expected = expected(exact_start, clock);
+fn assert_orders(predictor: &dyn Predictor<f64>, flow: bool, expected: impl Fn(bool, (Clock, Data)) -> [Expected; 2]) {
+    every_case(predictor, flow, |what, exact_start, of, coarse, fine| {
+        let expected = expected(exact_start, of);
         for k in 0..2 {
             let name = ["mean", "variance"][k];
             assert!(holds(expected[k], coarse[k], fine[k]), "{what}: {name} {:e} {:e}", coarse[k], fine[k]);
@@ -151,7 +155,7 @@ fn assert_orders(predictor: &dyn Predictor<f64>, flow: bool, expected: impl Fn(b
 
 #[test]
 fn euler_maruyama_is_of_order_one() {
-    assert_orders(&EulerMaruyama, false, |exact_start, clock| {
+    assert_orders(&EulerMaruyama, false, |exact_start, (clock, _)| {
         // variance exploding: the mean is constant, and from the true mean the score is zero there
         let mean = if exact_start && clock.explodes() { Expected::Exact } else { Expected::First };
         [mean, Expected::First]
@@ -160,7 +164,7 @@ fn euler_maruyama_is_of_order_one() {
 
 #[test]
 fn the_score_held_integrator_is_of_order_one() {
-    assert_orders(&ExponentialIntegrator::ScoreHeld, false, |exact_start, clock| {
+    assert_orders(&ExponentialIntegrator::ScoreHeld, false, |exact_start, (clock, _)| {
         // at the true mean the score is zero, and the linear part is solved exactly; with alpha = 1 it is the
         // scaled-score-held one
         let mean = if exact_start || clock.explodes() { Expected::Exact } else { Expected::First };
@@ -177,7 +181,12 @@ fn the_martingale_integrators_are_exact_in_the_mean_and_of_order_one_in_the_vari
 
 #[test]
 fn the_probability_flow_is_of_order_one() {
-    assert_orders(&ProbabilityFlow, true, |exact_start, _| {
+    assert_orders(&ProbabilityFlow, true, |exact_start, (clock, data)| {
+        // N(0, 1) is stationary if variance is preserved: the flow stands still relative to the mean, and so does the
+        // chain, because there e^h x + (e^h - 1)(-x) = x
+        if data.lambda == 1.0 && !clock.explodes() {
+            return [Expected::Exact; 2];
+        }
         [if exact_start { Expected::Exact } else { Expected::First }, Expected::First]
     });
 }
@@ -202,7 +211,7 @@ fn the_measurement_of_orders_can_fail() {
         assert!(exact_start || !holds(Expected::First, coarse[1], fine[1]), "{what}");
     });
     // the score-held scheme is not exact in the mean, nor is Euler's
-    every_case(&ExponentialIntegrator::ScoreHeld, false, |what, exact_start, clock, coarse, fine| {
+    every_case(&ExponentialIntegrator::ScoreHeld, false, |what, exact_start, (clock, _), coarse, fine| {
         assert!(exact_start || clock.explodes() || !holds(Expected::Exact, coarse[0], fine[0]), "{what}");
     });
 }
@@ -325,7 +334,7 @@ fn ou_split_has_no_bias_on_its_reference() {
             assert!((settled(&ou, u) / known - 1.0).abs() < 1e-10, "{v} {h}");
             // twin: with the default reference the same law is biased, unless it is the default
             if v != 1.0 {
-                assert!((settled(&OuSplit::new(h).unwrap(), v) / v - 1.0).abs() > 4e-4, "{v} {h}");
+                assert!((settled(&OuSplit::new(h).unwrap(), v) / v - 1.0).abs() > 0.2 * h.min(1.0), "{v} {h}");
             }
         }
         // near the reference its bias is far below that of the plain step of the same size

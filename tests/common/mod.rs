@@ -356,8 +356,8 @@ impl Normal {
     pub fn separation(&self, other: &Self, n: usize) -> f64 {
         let ((ma, ca), (mb, cb)) = (self.standard_errors(n), other.standard_errors(n));
         let means = (0..self.dim()).map(|i| (self.mean[i] - other.mean[i]).abs() / ma[i].max(mb[i]));
-        let covariances = (0..self.covariance.len())
-            .map(|k| (self.covariance[k] - other.covariance[k]).abs() / ca[k].max(cb[k]));
+        let covariances =
+            (0..self.covariance.len()).map(|k| (self.covariance[k] - other.covariance[k]).abs() / ca[k].max(cb[k]));
         means.chain(covariances).fold(0.0, f64::max)
     }
 
