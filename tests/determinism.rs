@@ -378,7 +378,7 @@ fn prior_and_predictor_draw_from_their_documented_streams() {
             sampler.advance(&mut run, 1).unwrap();
             for (x, z) in x.chunks_mut(d).zip(draws.chunks(2 * d)) {
                 for (x, z) in x.iter_mut().zip(&z[step * d..]) {
-                    *x = *x + T::of(noise) * *z;
+                    *x += T::of(noise) * *z;
                 }
             }
             assert_eq!(bits(run.states().as_slice()), bits(&x));
