@@ -13,6 +13,9 @@ use crate::sampler::{ChainFailure, Evaluations};
 /// A run is plain data. Clone it to branch, serialise it to resume elsewhere, drop it to stop. Its key is the number of
 /// steps done, never a time. Noise is addressed, so nothing else has to be remembered.
 ///
+/// A run that is stored as text resumes to the bit only if the reader keeps every bit of a number. `serde_json` does so
+/// with its feature `float_roundtrip`; without it, about every tenth f64 comes back one unit in the last place off.
+///
 /// # Example
 /// ```
 /// use score_diffusion::prelude::*;

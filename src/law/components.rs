@@ -15,7 +15,7 @@
 //! Lanes run over chains. A chain's own arithmetic has one order, whatever the lane, the tile and the machine.
 
 use crate::batch::{BatchView, BatchViewMut};
-use crate::math::portable::ln;
+use crate::math::portable::{exp, ln};
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::Transition;
 use crate::real::Real;
@@ -163,7 +163,7 @@ impl Components {
         if largest == f64::NEG_INFINITY {
             return Some(largest);
         }
-        Some(largest + ln(terms.iter().map(|t| crate::math::portable::exp(t - largest)).sum()))
+        Some(largest + ln(terms.iter().map(|t| exp(t - largest)).sum()))
     }
 
     /// Column `j` of `out` is sample `first_chain + j`. Draws 0..d are its normals; the component is chosen by a
@@ -293,14 +293,17 @@ impl Components {
         dispatch(Linear { centre, precision, x: x.as_slice(), out: out.as_mut_slice() });
     }
 
-    /// So far out that every `<x - m, u>` overflows, the component nearest in its own metric has all the weight.
-    /// Distances are compared after scaling, in f64. Does nothing to a chain that was in range, or is not finite.
+    /// Scores a chain again whose lane left the range of T: every `<x - m, u>` overflowed, or a component without
+    /// weight had an infinite pull. In f64, with distances that are scaled before they are squared, and logits relative
+    /// to the component nearest in its own metric. Does nothing to a chain that was in range, or is not finite.
     #[cold]
     fn mend_far_chain<T: Real>(&self, at: Transition, x: &[T], out: &mut [T]) {
         if out.iter().all(|s| s.as_f64().is_finite()) || !x.iter().all(|x| x.as_f64().is_finite()) {
             return;
         }
         let d = self.dim;
+        let variance = |k: usize, i: usize| at.scale * at.scale * self.variance_of(k, i) + at.variance;
+        // C^(-1/2) (x - alpha m) in the eigenbasis
         let whitened = |k: usize, y: &mut Vec<f64>| {
             let m = self.mean_of(k);
             y.clear();
@@ -309,28 +312,46 @@ impl Components {
                 Shape::Full => (0..d).map(|l| self.basis_of(k)[i * d + l] * (x[l].as_f64() - at.scale * m[l])).sum(),
             }));
             for (i, y) in y.iter_mut().enumerate() {
-                *y /= (at.scale * at.scale * self.variance_of(k, i) + at.variance).sqrt();
+                *y /= variance(k, i).sqrt();
             }
         };
         let mut y = Vec::new();
-        let mut best = (f64::INFINITY, 0);
+        let mut distances = Vec::with_capacity(self.len());
         for k in 0..self.len() {
             whitened(k, &mut y);
             let largest = y.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
-            let norm = largest * y.iter().map(|y| (y / largest) * (y / largest)).sum::<f64>().sqrt();
-            if norm < best.0 {
-                best = (norm, k);
+            distances.push(if largest > 0.0 && largest.is_finite() {
+                largest * y.iter().map(|y| (y / largest) * (y / largest)).sum::<f64>().sqrt()
+            } else {
+                largest
+            });
+        }
+        let nearest = distances.iter().fold(f64::INFINITY, |a, &b| a.min(b));
+        let logit = |(k, &r): (usize, &f64)| {
+            let gap = if r == nearest { 0.0 } else { (r - nearest) * (r + nearest) };
+            let log_det: f64 = (0..d).map(|i| ln(variance(k, i))).sum();
+            ln(self.weights[k]) - 0.5 * (log_det + gap)
+        };
+        let logits: Vec<f64> = distances.iter().enumerate().map(logit).collect();
+        let largest = logits.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+        let weights: Vec<f64> = logits.iter().map(|l| exp(l - largest)).collect();
+        let total: f64 = weights.iter().sum();
+        let mut score = vec![0.0; d];
+        for (k, weight) in weights.iter().map(|w| w / total).enumerate().filter(|&(_, weight)| weight > 0.0) {
+            whitened(k, &mut y);
+            for (i, y) in y.iter_mut().enumerate() {
+                *y /= variance(k, i).sqrt();
+            }
+            for (j, s) in score.iter_mut().enumerate() {
+                *s -= weight
+                    * match self.shape {
+                        Shape::Isotropic | Shape::Diagonal => y[j],
+                        Shape::Full => (0..d).map(|i| self.basis_of(k)[i * d + j] * y[i]).sum(),
+                    };
             }
         }
-        whitened(best.1, &mut y);
-        for (i, y) in y.iter_mut().enumerate() {
-            *y /= (at.scale * at.scale * self.variance_of(best.1, i) + at.variance).sqrt();
-        }
-        for (j, s) in out.iter_mut().enumerate() {
-            *s = T::of(-match self.shape {
-                Shape::Isotropic | Shape::Diagonal => y[j],
-                Shape::Full => (0..d).map(|i| self.basis_of(best.1)[i * d + j] * y[i]).sum(),
-            });
+        for (out, s) in out.iter_mut().zip(&score) {
+            *out = T::of(*s);
         }
     }
 }
@@ -372,7 +393,8 @@ struct Tile<'a, T> {
     logits: &'a mut [Lane<T>],
 }
 
-/// Any number of chains, `LANES` at a time. The result says whether all logits of some chain overflowed.
+/// Any number of chains, `LANES` at a time. The result says whether some chain left the range
+/// of T.
 struct Blocks<'a, T> {
     tile: Tile<'a, T>,
     x: &'a [T],
@@ -394,19 +416,23 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                 }
             }
             t.sum.fill([T::default(); LANES]);
-            let largest = match t.shape {
+            match t.shape {
                 Shape::Isotropic => t.isotropic(),
                 Shape::Diagonal => t.diagonal(),
                 Shape::Full => t.full(),
-            };
-            for (i, lane) in t.sum.iter().enumerate() {
+            }
+            // 0 unless some coordinate is not finite: all logits overflowed (NaN weights), or a component without weight
+            // had an infinite pull (0 times infinity)
+            let mut check = [T::default(); LANES];
+            for (i, &lane) in t.sum.iter().enumerate() {
+                for l in 0..LANES {
+                    check[l] += lane[l] * T::default();
+                }
                 for (l, &v) in lane[..n].iter().enumerate() {
                     out[l * t.d + i] = v;
                 }
             }
-            for &l in &largest {
-                overflow |= l.as_f64().is_nan() || l.as_f64() == f64::NEG_INFINITY;
-            }
+            overflow |= check.iter().any(|&c| c != T::default());
         }
         overflow
     }
@@ -451,7 +477,7 @@ fn softmax<T: Real>(logits: &mut [Lane<T>], largest: &Lane<T>) {
 impl<T: Real> Tile<'_, T> {
     /// Two passes: all logits, then the weighted sum.
     #[inline(always)]
-    fn isotropic(&mut self) -> Lane<T> {
+    fn isotropic(&mut self) {
         let d = self.d;
         for (k, logit) in self.logits.iter_mut().enumerate() {
             let mut squares = [T::default(); LANES];
@@ -477,11 +503,10 @@ impl<T: Real> Tile<'_, T> {
                 *sum = total;
             }
         }
-        largest
     }
 
     #[inline(always)]
-    fn diagonal(&mut self) -> Lane<T> {
+    fn diagonal(&mut self) {
         let d = self.d;
         for (k, logit) in self.logits.iter_mut().enumerate() {
             let mut quadratic = [T::default(); LANES];
@@ -508,12 +533,11 @@ impl<T: Real> Tile<'_, T> {
                 *sum = total;
             }
         }
-        largest
     }
 
     /// One pass with a running maximum, because here a component's `u` costs more than rescaling the sum.
     #[inline(always)]
-    fn full(&mut self) -> Lane<T> {
+    fn full(&mut self) {
         let d = self.d;
         let mut largest = [T::of(f64::NEG_INFINITY); LANES];
         let mut total = [T::default(); LANES];
@@ -567,6 +591,5 @@ impl<T: Real> Tile<'_, T> {
                 sum[l] /= total[l];
             }
         }
-        largest
     }
 }
