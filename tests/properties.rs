@@ -183,6 +183,12 @@ proptest! {
         prop_assert!(ProjectedScore::ball(score(), OrnsteinUhlenbeck, with(place), 1.0).is_err());
         prop_assert!(ProjectedScore::ball(score(), OrnsteinUhlenbeck, vec![0.0; 4], bad).is_err());
         prop_assert!(ProjectedScore::boxed(score(), OrnsteinUhlenbeck, vec![-1e9; 4], with(place)).is_err());
+        // and 0, where a number must be positive
+        prop_assert!(UnadjustedLangevin::new(0.0).is_err() && OuSplit::new(0.0).is_err());
+        prop_assert!(OuSplit::new(good).unwrap().with_reference_variance(0.0).is_err());
+        prop_assert!(VarianceExploding::geometric(0.0, good).is_err() && VariancePreserving::linear(0.0, 0.0).is_err());
+        prop_assert!(TimeGrid::geometric(good, 0.0, 4).is_err() && TimeGrid::uniform(good, 0.0, 0).is_err());
+        prop_assert!(GaussianMixture::isotropic(&[good, 0.0], &[vec![0.0], vec![1.0]], &[1.0; 2]).is_err());
         // twins
         prop_assert!(TimeGrid::from_nodes(vec![good, good / 2.0]).is_ok() && UnadjustedLangevin::new(good).is_ok());
         prop_assert!(Gaussian::isotropic(vec![good], good).is_ok() && PerturbedScore::scaled(score(), good).is_ok());
@@ -353,15 +359,16 @@ fn three_shapes(weights: &[f64], means: &[Vec<f64>], variances: &[f64]) -> [Gaus
     ]
 }
 
-/// Scores `x` at t = 0 and compares, in proportion to the score.
-fn check_far<T: Real>(weights: &[f64], means: &[Vec<f64>], variances: &[f64], x: &[f64]) -> Vec<String> {
+/// Scores `x` at t = 0 and compares, in proportion to the score. The reference is off by `defect`, for twins.
+fn check_far<T: Real>(weights: &[f64], means: &[Vec<f64>], variances: &[f64], x: &[f64], defect: f64) -> Vec<String> {
     let eps = if size_of::<T>() == 4 { f64::from(f32::EPSILON) } else { EPS };
     let d = x.len();
     let (x, means): (Vec<f64>, Vec<Vec<f64>>) = (
         x.iter().map(|&x| T::of(x).as_f64()).collect(),
         means.iter().map(|m| m.iter().map(|&m| T::of(m).as_f64()).collect()).collect(),
     );
-    let expected = reference_score(weights, &means, variances, &x);
+    let mut expected = reference_score(weights, &means, variances, &x);
+    expected[0] *= 1.0 + defect;
     let size = expected.iter().map(|s| s * s).sum::<f64>().sqrt();
     let least = variances.iter().fold(f64::INFINITY, |a, &b| a.min(b));
     let mut wrong = Vec::new();
@@ -396,22 +403,28 @@ fn far_away_scores_are_finite_and_right() {
         for exponent in 3..=18 {
             let r = 10.0_f64.powi(exponent);
             for x in [[r, 0.0], [-0.6 * r, 0.8 * r], [0.0, -r]] {
-                wrong.extend(check_far::<f64>(&weights, &means, &variances, &x));
+                wrong.extend(check_far::<f64>(&weights, &means, &variances, &x, 0.0));
                 // f32 holds 1/v and x/v up to 3e38 only
                 let least_tiny = variances.iter().all(|&v| r / v < 1e38) || variances.contains(&1.0);
                 if least_tiny {
-                    wrong.extend(check_far::<f32>(&weights, &means, &variances, &x));
+                    wrong.extend(check_far::<f32>(&weights, &means, &variances, &x, 0.0));
                 }
             }
         }
     }
     // and so far that no square fits
     for r in [1e155, 1e200, 1e300] {
-        wrong.extend(check_far::<f64>(&weights, &means, &[1.0, 1.0], &[r, 0.1 * r]));
-        wrong.extend(check_far::<f64>(&weights, &means, &[0.5, 2.0], &[r, 0.1 * r]));
+        wrong.extend(check_far::<f64>(&weights, &means, &[1.0, 1.0], &[r, 0.1 * r], 0.0));
+        wrong.extend(check_far::<f64>(&weights, &means, &[0.5, 2.0], &[r, 0.1 * r], 0.0));
     }
+    // twins: a first coordinate that is off by 30 f64 or 60 f32 roundings of the score is refused, in all three shapes
+    assert_eq!(check_far::<f64>(&weights, &means, &[1e-12, 1.0], &[1e18, 0.0], 30.0 * EPS).len(), 3);
+    assert_eq!(
+        check_far::<f32>(&weights, &means, &[1e-12, 1.0], &[1e18, 0.0], 60.0 * f64::from(f32::EPSILON)).len(),
+        3
+    );
     for r in [1e20, 1e30, 1e37] {
-        wrong.extend(check_far::<f32>(&weights, &means, &[0.5, 2.0], &[r, 0.1 * r]));
+        wrong.extend(check_far::<f32>(&weights, &means, &[0.5, 2.0], &[r, 0.1 * r], 0.0));
     }
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n"));
 }
@@ -425,15 +438,15 @@ fn tiny_variances_are_resolved() {
     for v in [1e-12, 1e-30] {
         let s = f64::sqrt(v);
         for x in [[s, -2.0 * s], [30.0 * s, s], [0.25, 0.1], [1.0, 0.0]] {
-            wrong.extend(check_far::<f64>(&weights, &means, &[v, v], &x));
-            wrong.extend(check_far::<f32>(&weights, &means, &[v, v], &x));
-            wrong.extend(check_far::<f64>(&weights, &means, &[v, 1.0], &x));
-            wrong.extend(check_far::<f32>(&weights, &means, &[v, 1.0], &x));
+            wrong.extend(check_far::<f64>(&weights, &means, &[v, v], &x, 0.0));
+            wrong.extend(check_far::<f32>(&weights, &means, &[v, v], &x, 0.0));
+            wrong.extend(check_far::<f64>(&weights, &means, &[v, 1.0], &x, 0.0));
+            wrong.extend(check_far::<f32>(&weights, &means, &[v, 1.0], &x, 0.0));
         }
     }
     // f32 cannot hold 1/v; the other component's score is finite all the same, and so is the centre's
     for x in [[0.25, 0.1], [1.0, -0.5], [1e-3, 0.0], [0.0, 0.0], [1e9, 1.0]] {
-        wrong.extend(check_far::<f32>(&weights, &means, &[1e-40, 1.0], &x));
+        wrong.extend(check_far::<f32>(&weights, &means, &[1e-40, 1.0], &x, 0.0));
     }
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n"));
 }
