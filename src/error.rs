@@ -10,7 +10,7 @@ use std::error::Error;
 #[non_exhaustive]
 pub enum ParameterError {
     /// A number lies outside its allowed set (NaN and the infinities included).
-    #[error("{name} is {given}, but it must be {allowed}")]
+    #[error("{name} is {given:?}, but it must be {allowed}")]
     OutOfRange {
         /// The parameter's name as the documentation uses it.
         name: &'static str,
@@ -20,7 +20,7 @@ pub enum ParameterError {
         allowed: &'static str,
     },
     /// One number of a list lies outside its allowed set.
-    #[error("{name}[{index}] is {given}, but it must be {allowed}")]
+    #[error("{name}[{index}] is {given:?}, but it must be {allowed}")]
     ElementOutOfRange {
         /// The list's name as the documentation uses it.
         name: &'static str,

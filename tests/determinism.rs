@@ -74,7 +74,11 @@ macro_rules! check_sampler {
         while run.steps_done() < sampler.n_steps() {
             assert_eq!(sampler.advance(&mut run, 1), Ok(1));
             let copy = stored(&run);
-            assert_eq!(copy, run, "{name}: a stored run is the same run");
+            assert_eq!(
+                bits(copy.states().as_slice()),
+                bits(run.states().as_slice()),
+                "{name}: a stored run is the same"
+            );
             if run.steps_done() % 3 == 1 {
                 same("branch", sampler.finish(copy.clone()).unwrap().as_slice());
             }
@@ -406,7 +410,7 @@ fn golden_now() -> Vec<(String, Vec<u64>)> {
         let (mut x32, mut x64) = ([0.0_f32; 4], [0.0_f64; 4]);
         field.fill(stream, chain, draw, 4, &mut x32).unwrap();
         field.fill(stream, chain, draw, 4, &mut x64).unwrap();
-        let words = field.words(stream, chain, draw / 4);
+        let words = field.words(stream, chain, draw / 4).unwrap();
         table.push((format!("words {phase:?}"), words.iter().map(|&w| u64::from(w)).collect()));
         table.push((format!("f32 {phase:?}"), hex(&x32)));
         table.push((format!("f64 {phase:?}"), hex(&x64)));
@@ -509,26 +513,26 @@ const GOLDEN: &[(&str, &[u64])] = &[
     ("law diagonal", &[0x3feb085179db73ac, 0x3fd615103e4be4c4, 0x3ffa9f5877500eef, 0x3ff243a401974509]),
     ("law empirical", &[0xbfda795d65da02c0, 0xbfe6e0ce263fdcc2, 0xbfda795d65da02c0, 0xbfe6e0ce263fdcc2]),
     ("law product", &[0xbf6434be9818be00, 0xbfd8fad4613b3f06, 0xbfc871b3fefcad42, 0x3fe10131a58982b7]),
-    ("f32 Euler", &[0xbeb9c77a, 0x3ea58f6f]),
-    ("f32 score held", &[0xbed2c0ac, 0x3e676cfc]),
-    ("f32 scaled score held", &[0xbf246abb, 0x3dbbf904]),
-    ("f32 denoiser held", &[0xbdc5485e, 0x3ed29755]),
-    ("f32 flow", &[0x3e8e74c6, 0x3f569b6c]),
-    ("f32 split at the start", &[0xbec9485a, 0x3eb149ef]),
-    ("f32 Langevin after", &[0xbf60d9cf, 0x3e6fffc5]),
-    ("f32 denoised", &[0xbe98825c, 0x3eb8ecaa]),
+    ("f32 Euler", &[0xbeb9c778, 0x3ea58f6e]),
+    ("f32 score held", &[0xbed2c0ac, 0x3e676cf8]),
+    ("f32 scaled score held", &[0xbf246abc, 0x3dbbf8ec]),
+    ("f32 denoiser held", &[0xbdc5485b, 0x3ed29757]),
+    ("f32 flow", &[0x3e8e74c6, 0x3f569b6a]),
+    ("f32 split at the start", &[0xbec94854, 0x3eb149ea]),
+    ("f32 Langevin after", &[0xbf60d9cf, 0x3e6fffbf]),
+    ("f32 denoised", &[0xbe98825a, 0x3eb8eca8]),
     ("f32 two noise vectors", &[0xbf3c68d9, 0x3f412121]),
-    ("f32 cosine", &[0x3d195618, 0x3fa67cd6]),
-    ("f32 exploding", &[0x3ec2698e, 0x3fd20c14]),
-    ("f64 Euler", &[0xbfd738ef3a94716e, 0x3fd4b1ee37ddace0]),
-    ("f64 score held", &[0xbfda5815fe22ed30, 0x3fcceda1cf3b45f2]),
-    ("f64 scaled score held", &[0xbfe48d57885edabc, 0x3fb77f20b8dab544]),
-    ("f64 denoiser held", &[0xbfb8a90bfad6d348, 0x3fda52eb5adcbb3e]),
-    ("f64 flow", &[0x3fd1ce98bb812260, 0x3fead36d707628e6]),
-    ("f64 split at the start", &[0xbfd9290ac09d7a32, 0x3fd6293df08d5204]),
-    ("f64 Langevin after", &[0xbfec1b3a1bb58919, 0x3fcdfff9846659ab]),
-    ("f64 denoised", &[0xbfd3104b839f099b, 0x3fd71d957dae52ac]),
-    ("f64 two noise vectors", &[0xbfe78d1afd21f46e, 0x3fe82423e3a438c2]),
+    ("f32 cosine", &[0x3d195630, 0x3fa67cd8]),
+    ("f32 exploding", &[0x3ec26990, 0x3fd20c14]),
+    ("f64 Euler", &[0xbfd738ef3a947163, 0x3fd4b1ee37ddacde]),
+    ("f64 score held", &[0xbfda5815fe22ed26, 0x3fcceda1cf3b45e2]),
+    ("f64 scaled score held", &[0xbfe48d57885edabd, 0x3fb77f20b8dab574]),
+    ("f64 denoiser held", &[0xbfb8a90bfad6d351, 0x3fda52eb5adcbb3e]),
+    ("f64 flow", &[0x3fd1ce98bb81225f, 0x3fead36d707628e4]),
+    ("f64 split at the start", &[0xbfd9290ac09d7a2c, 0x3fd6293df08d5203]),
+    ("f64 Langevin after", &[0xbfec1b3a1bb58914, 0x3fcdfff9846659aa]),
+    ("f64 denoised", &[0xbfd3104b839f0990, 0x3fd71d957dae52aa]),
+    ("f64 two noise vectors", &[0xbfe78d1afd21f46c, 0x3fe82423e3a438c1]),
     ("f64 cosine", &[0x3fa32ac54b186f70, 0x3ff4cf9af0dd83c1]),
-    ("f64 exploding", &[0x3fd84d3161bd1a57, 0x3ffa418289dc26ba]),
+    ("f64 exploding", &[0x3fd84d3161bd1a60, 0x3ffa418289dc26b7]),
 ];

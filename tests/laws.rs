@@ -94,7 +94,7 @@ fn samples_have_the_laws_moments() {
     let empirical = Empirical::new(&points, 2).unwrap();
     check_samples("empirical", &empirical.sample_seeded(N, 202).unwrap(), &empirical.mean(), &empirical.covariance());
     // and the caller's generator gives a seed
-    let x = Law::sample(&gaussian, N, &mut ChaCha12Rng::seed_from_u64(203)).unwrap();
+    let x = Law::sample_with(&gaussian, N, &mut ChaCha12Rng::seed_from_u64(203)).unwrap();
     check_samples("Gaussian, by a generator", &x, &gaussian.mean(), &full_covariance());
 }
 

@@ -179,7 +179,7 @@ impl Components {
         }
         let mut rotated = vec![0.0; d];
         for (j, x) in out.chains_mut().enumerate() {
-            let words = noise.words(Stream { phase: Phase::Law, node: 1 }, first + j as u64, 0);
+            let words = noise.words_at(Stream { phase: Phase::Law, node: 1 }, first + j as u64, 0);
             let bits = u64::from(words[0]) << 21 | u64::from(words[1]) >> 11;
             let uniform = (bits as f64 + 0.5) / 9_007_199_254_740_992.0 * sum;
             let k = cumulative.partition_point(|&c| c <= uniform).min(self.len() - 1);

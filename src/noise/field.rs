@@ -113,7 +113,7 @@ impl NoiseField {
     ///
     /// Two fields are the same with probability 2^-64.
     pub(crate) fn child(&self, index: u64) -> Self {
-        let words = self.words(Stream { phase: Phase::Law, node: u32::MAX }, index, 0);
+        let words = self.words_at(Stream { phase: Phase::Law, node: u32::MAX }, index, 0);
         Self { seed: u64::from(words[0]) << 32 | u64::from(words[1]) }
     }
 
@@ -152,8 +152,20 @@ impl NoiseField {
 
     /// The 128 raw bits behind draws `4 quad..4 quad + 4` of a chain (the upper halves, for f64).
     ///
-    /// The caller keeps the chain below 2^48 and the quad below 2^40.
-    pub(crate) fn words(&self, stream: Stream, chain: u64, quad: u64) -> [u32; 4] {
+    /// # Errors
+    /// [`ParameterError`] unless the chain is below 2^48 and the quad below 2^40.
+    pub fn words(&self, stream: Stream, chain: u64, quad: u64) -> Result<[u32; 4], ParameterError> {
+        if chain >= CHAIN_LIMIT {
+            return Err(ParameterError::Count { name: "chain", given: chain, allowed: "below 2^48" });
+        }
+        if quad >= DRAW_LIMIT / 4 {
+            return Err(ParameterError::Count { name: "quad", given: quad, allowed: "below 2^40" });
+        }
+        Ok(self.words_at(stream, chain, quad))
+    }
+
+    /// As [`words`](Self::words), for callers that keep within the limits.
+    pub(crate) fn words_at(&self, stream: Stream, chain: u64, quad: u64) -> [u32; 4] {
         let address = Address::new(stream, quad);
         philox4x32_10::<1>(address.counter(0, [chain], [0]), self.seed).map(|w| w[0] as u32)
     }
