@@ -3,7 +3,7 @@
 //!
 //! Every step is affine, so the law stays Gaussian and its mean and covariance follow a closed recursion. What is left
 //! is Monte Carlo, whose standard errors are known: each number is refused beyond 5 of them (5.7e-7 by chance; about
-//! 6000 numbers in all). With 40 000 chains that sees a variance off by 5.7 % with probability 0.999, and beside every
+//! 6500 numbers in all). With 40 000 chains that sees a variance off by 5.7 % with probability 0.999, and beside every
 //! case stand laws off by a little more that must be refused.
 
 #![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
@@ -190,21 +190,6 @@ fn everything_on(clock: Clock, first_seed: u64) {
                 if chain.correction == Correction::None || chain.arrangement == arrangements[0] {
                     other_solvers_are_refused(&sample, &truth, &chain, data);
                 }
-                if chain.correction != Correction::None {
-                    // one corrector step too few at the first node that has any; where the law is blind to it,
-                    // nothing can be asked
-                    let fewer = match &chain.arrangement {
-                        Arrangement::AtStart(n) => Arrangement::AtStart(n - 2),
-                        Arrangement::Before(_) => Arrangement::After(1),
-                        Arrangement::After(_) => Arrangement::Before(1),
-                        Arrangement::PerNode(_) => Arrangement::PerNode(vec![2, 0, 1, 0, 3, 0, 0, 0, 0]),
-                    };
-                    let wrong = Chain { arrangement: fewer, ..chain.clone() };
-                    let wrong = wrong.law(wrong.prior(data.dim()), data, &Error::default());
-                    if truth.separation(&wrong, N) > DETECTABLE {
-                        refused(&sample, &truth, &wrong, F32_ROUNDING, &format!("{chain:?}: other corrections"));
-                    }
-                }
             }
         }
     }
@@ -246,6 +231,40 @@ fn everything_on_variance_exploding_linear() {
 #[test]
 fn everything_on_variance_exploding_geometric() {
     everything_on(CLOCKS[4], 5000);
+}
+
+#[test]
+fn no_arrangement_passes_for_another() {
+    // long grids forget where the corrector worked; on a short one, far from equilibrium, all of these differ
+    let data = Normal::turned(&[2.0, -2.5, 1.5], &[0.4, 0.6, 0.3]);
+    let error = Error { shift: vec![1.0, -1.0, 0.5], scale: 0.1 };
+    let arrangements = [
+        Arrangement::AtStart(0),
+        Arrangement::AtStart(4),
+        Arrangement::Before(2),
+        Arrangement::After(2),
+        Arrangement::Before(5),
+        Arrangement::PerNode(vec![0, 0, 1, 0]),
+        Arrangement::PerNode(vec![0, 0, 0, 16]),
+    ];
+    let mut seed = 5500;
+    for clock in CLOCKS {
+        let nodes: Vec<f64> = nodes(clock)[2..6].to_vec();
+        for correction in [Correction::Ula(0.2), Correction::Ou(0.2, 1.0), Correction::Ou(0.2, 3.0)] {
+            let chain =
+                |a: &Arrangement| Chain::new(clock, &nodes, Rule::ScaledScoreHeld).corrected(correction, a.clone());
+            let laws: Vec<Normal> =
+                arrangements.iter().map(|a| chain(a).law(chain(a).prior(3), &data, &error)).collect();
+            for (k, arrangement) in arrangements.iter().enumerate() {
+                seed += 1;
+                let (sample, truth) = case::<f64>(&chain(arrangement), &data, &error, seed);
+                for (j, wrong) in laws.iter().enumerate().filter(|(j, _)| *j != k) {
+                    let what = format!("{clock:?} {correction:?} {arrangement:?} as {:?}", arrangements[j]);
+                    refused(&sample, &truth, wrong, 0.0, &what);
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -369,13 +369,13 @@ impl Normal {
         for i in 0..d {
             let scale = self.covariance[(i, i)].sqrt();
             let off = sample.mean[i] - self.mean[i];
-            if !(off.abs() < Z * mean[i] + rounding * (scale + self.mean[i].abs())) {
+            if off.is_nan() || off.abs() >= Z * mean[i] + rounding * (scale + self.mean[i].abs()) {
                 found.push(format!("mean {i}: {} is {:.1} standard errors off", sample.mean[i], off / mean[i]));
             }
             for j in 0..=i {
                 let scale = scale * self.covariance[(j, j)].sqrt();
                 let off = sample.covariance[(i, j)] - self.covariance[(i, j)];
-                if !(off.abs() < Z * covariance[(i, j)] + rounding * scale) {
+                if off.is_nan() || off.abs() >= Z * covariance[(i, j)] + rounding * scale {
                     let (c, z) = (sample.covariance[(i, j)], off / covariance[(i, j)]);
                     found.push(format!("covariance {i} {j}: {c} is {z:.1} standard errors off"));
                 }
