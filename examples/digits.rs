@@ -74,7 +74,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let centred: Vec<f64> = digits.pixels.iter().zip(centre.iter().cycle()).map(|(p, c)| p - c).collect();
     let law = Empirical::new(&centred, PIXELS)?;
     let (origin, radius) = law.ball();
-    let horizon = 0.5 * (C * radius * radius).ln_1p();
+    let horizon = OrnsteinUhlenbeck::horizon(radius, C)?;
     if options.early_stop >= horizon {
         let message = format!("--early-stop must be below T1 = {horizon:.3}, not {}", options.early_stop);
         return Err(Usage(message).into());

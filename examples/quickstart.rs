@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     //    have become one, which Langevin steps explore quickly. No T1 -> infinity is needed.
     let (_, radius) = law.ball_of_means();
     let c = 10.0;
-    let horizon = 0.5 * (c * radius * radius).ln_1p();
+    let horizon = OrnsteinUhlenbeck::horizon(radius, c)?;
 
     // 4. The sampler: 20 corrector steps at T1, then 200 reverse steps down to t = 0.001.
     let sampler = PredictorCorrector::new(score, TimeGrid::geometric(horizon, 1e-3, 200)?)?
