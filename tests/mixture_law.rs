@@ -387,7 +387,7 @@ fn noise_that_is_two_percent_wrong_is_refused() {
 }
 
 #[test]
-#[ignore = "the whole product, every solver on every process: about two minutes on one core"]
+#[ignore = "the whole product, every solver on every process: about three minutes on one core"]
 fn every_solver_on_every_process() {
     let clocks = [
         Clock::Ou,
