@@ -5,7 +5,7 @@ use crate::real::Real;
 use crate::sampler::{ChainFailure, StepKind};
 use std::ops::ControlFlow;
 
-/// A run after a step, as an observer sees it.
+/// A run after a step, as an observer sees it. [`Observer`] has an example.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Progress<'a, T: Real> {

@@ -7,6 +7,13 @@ use crate::real::Real;
 use crate::simd::{Kernel, dispatch};
 
 /// What a draw is for. Each phase has draws of its own, so that none shifts another's.
+///
+/// ```
+/// use score_diffusion::noise::{NoiseField, Phase, Stream};
+/// let of = |phase| NoiseField::new(1).words(Stream { phase, node: 0 }, 0, 0);
+/// assert_ne!(of(Phase::User)?, of(Phase::Predictor)?);
+/// # Ok::<(), score_diffusion::ParameterError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -36,7 +43,7 @@ impl Phase {
     }
 }
 
-/// One unbounded sequence of draws per chain: a phase, and a node of the time grid.
+/// One sequence of draws per chain: a phase, and a node of the time grid. [`NoiseField`] has an example.
 ///
 /// Predictor steps share the stream of node 0, step after step; the corrector has a stream per node, so that more
 /// corrector steps at one node leave every other node's noise where it was.

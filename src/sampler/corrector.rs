@@ -68,6 +68,16 @@ pub trait Corrector<T: Real>: Debug + Send + Sync {
 }
 
 /// No corrector: for the reverse solver alone.
+///
+/// ```
+/// use score_diffusion::prelude::*;
+/// let score = ExactScore::new(Gaussian::standard(1)?, OrnsteinUhlenbeck);
+/// let solver = ReverseSolver::new(score, TimeGrid::uniform(1.0, 0.1, 10)?)?;
+/// assert_eq!(solver.corrector(), &NoCorrector);
+/// // a schedule that asks for its steps is refused
+/// assert!(solver.with_corrector(NoCorrector, Schedule::AtStart(1)).is_err());
+/// # Ok::<(), ParameterError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NoCorrector;

@@ -95,6 +95,16 @@ pub trait Predictor<T: Real>: Debug + Send + Sync {
 }
 
 /// No predictor: for samplers whose grid has one node and no steps.
+///
+/// ```
+/// use score_diffusion::prelude::*;
+/// let score = ExactScore::new(Gaussian::standard(1)?, OrnsteinUhlenbeck);
+/// let langevin = LangevinSampler::at(0.5, &score, OuSplit::new(0.1)?, 20)?;
+/// assert_eq!(langevin.predictor(), &NoPredictor);
+/// // a grid with steps needs a predictor
+/// assert!(ReverseSolver::new(&score, TimeGrid::uniform(1.0, 0.1, 10)?)?.with_predictor(NoPredictor).is_err());
+/// # Ok::<(), ParameterError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NoPredictor;

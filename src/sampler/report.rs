@@ -4,6 +4,12 @@ use super::step::StepKind;
 use std::fmt;
 
 /// Evaluations of the score by the kind of step, summed over chains.
+///
+/// ```
+/// use score_diffusion::sampler::Evaluations;
+/// let e = Evaluations { corrector: 300, predictor: 200, denoise: 10 };
+/// assert_eq!(e.total(), 510);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Evaluations {
@@ -38,6 +44,17 @@ impl Evaluations {
 }
 
 /// How a run ended.
+///
+/// ```
+/// use score_diffusion::prelude::*;
+/// let score = ExactScore::new(Gaussian::standard(1)?, OrnsteinUhlenbeck);
+/// let sampler = PredictorCorrector::new(score, TimeGrid::uniform(1.0, 0.1, 10)?)?;
+/// let mut run = sampler.start(0..5, 1)?;
+/// sampler.advance(&mut run, 4)?;
+/// assert_eq!(sampler.stop(run.clone()).unwrap().report().outcome, Outcome::Stopped);
+/// assert_eq!(sampler.finish(run).unwrap().report().outcome, Outcome::Complete);
+/// # Ok::<(), ParameterError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

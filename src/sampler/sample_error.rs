@@ -43,7 +43,19 @@ pub struct ChainsFailed<T: Real> {
     pub samples: Samples<T>,
 }
 
-/// One chain's failure.
+/// One chain's failure: when, where and why.
+///
+/// ```
+/// use score_diffusion::prelude::*;
+/// use score_diffusion::sampler::{FailureCause, StepKind};
+/// let broken = ScoreFn::batch(1, |_, _: BatchView<f64>, _: BatchViewMut<f64>| Err(ScoreError::model("no device")))?;
+/// let sampler = PredictorCorrector::new(broken, TimeGrid::uniform(1.0, 0.5, 2)?)?;
+/// let error = sampler.sample_seeded(3, 1).unwrap_err();
+/// let first = &error.failures()[0];
+/// assert_eq!((first.chain, first.step, first.kind, first.node, first.time), (0, 0, StepKind::Predictor, 0, 1.0));
+/// assert_eq!(first.cause, FailureCause::Model("no device".into()));
+/// # Ok::<(), ParameterError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ChainFailure {

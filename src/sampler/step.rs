@@ -41,6 +41,11 @@ impl approx::AbsDiffEq for AffineStep {
 }
 
 /// Which part of the sampler a step belongs to.
+///
+/// ```
+/// use score_diffusion::sampler::StepKind;
+/// assert_eq!(StepKind::Denoise.to_string(), "final denoising");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StepKind {
@@ -131,6 +136,31 @@ pub(crate) struct StepSetting {
 ///
 /// Evaluations are counted here (not those of a second attempt after a failure), and scores are checked: a chain whose score is not finite gets a score of 0 for the
 /// rest of the step, and the sampler then stops that chain and reports it.
+///
+/// # Example
+/// Two Langevin half steps that share one score, each with a noise vector of its own:
+/// ```
+/// use score_diffusion::prelude::*;
+/// #[derive(Debug)]
+/// struct TwoHalves { step_size: f64 }
+/// impl<T: Real> Corrector<T> for TwoHalves {
+///     fn noise_vectors(&self) -> usize { 2 }
+///     fn scratch_vectors(&self) -> usize { 1 }
+///     fn correct(&self, cx: &mut StepContext<'_, T>, at: f64, mut x: BatchViewMut<'_, T>) {
+///         let half = AffineStep { state: 1.0, score: 0.5 * self.step_size, noise: self.step_size.sqrt() };
+///         let x = x.as_mut_slice();
+///         let mut score = cx.take_scratch();
+///         cx.score_into(at, x, &mut score[..x.len()]);
+///         cx.combine(half, 0, &score[..x.len()], x);
+///         cx.combine(half, 1, &score[..x.len()], x);
+///         cx.return_scratch(score);
+///     }
+/// }
+/// let score = ExactScore::new(Gaussian::standard(3)?, OrnsteinUhlenbeck);
+/// let sampler = LangevinSampler::at(1.0, score, TwoHalves { step_size: 0.1 }, 50)?;
+/// assert_eq!(sampler.sample_seeded(100, 1).unwrap().report().evaluations.corrector, 5000);
+/// # Ok::<(), ParameterError>(())
+/// ```
 pub struct StepContext<'a, T: Real> {
     process: &'a dyn ForwardProcess,
     model: &'a dyn ScoreModel<Scalar = T>,

@@ -44,6 +44,14 @@ pub enum Parametrisation {
 }
 
 /// A conversion at one time: `state x + output o`, coordinate by coordinate.
+///
+/// ```
+/// use score_diffusion::prelude::*;
+/// use score_diffusion::score::Conversion;
+/// let at = Transition { scale: 0.8, variance: 0.36 };
+/// let to_denoiser: Conversion = Parametrisation::Noise.convert(Parametrisation::Denoiser, at);
+/// assert!((to_denoiser.apply(2.0, 1.0) - (2.0 - 0.6 * 1.0) / 0.8).abs() < 1e-15);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Conversion {
