@@ -1,4 +1,4 @@
-//! [`Components`]: weighted Gaussian components, and the kernel that scores them on tiles of chains.
+//! [`Components`]: weighted Gaussian components at any noise level; `component_kernel` scores them.
 //!
 //! Under a linear Gaussian process component `k` stays Gaussian, with mean `alpha m_k` and covariance
 //! `alpha^2 C_k + sigma^2 I`. Covariances are kept in their eigenbases, so a new time changes only the eigenvalues
@@ -9,32 +9,18 @@
 //! l_k = ln w_k - (1/2) ln det - (1/2) <x - alpha m_k, u_k>
 //! s   = -sum_k r_k u_k,     r = softmax(l)
 //! ```
-//! Distances are taken as differences, never as `|x|^2 - 2 x.m + |m|^2`: with small variances the latter loses all
-//! digits. The softmax subtracts its maximum, so points far from every component are safe.
-//!
-//! Lanes run over chains. A chain's own arithmetic has one order, whatever the lane, the tile and the machine.
 
+use super::component_kernel::{Blocks, LANES, Linear, Shape, Tile};
+use super::law_trait::Constants;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::math::portable::{exp, ln};
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::Transition;
 use crate::real::Real;
-use crate::simd::{Kernel, dispatch};
+use crate::simd::dispatch;
 use nalgebra::{DMatrix, DVector};
-
-const LANES: usize = 16;
-
-/// How the covariances are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(super) enum Shape {
-    /// One variance per component.
-    Isotropic,
-    /// `d` variances per component.
-    Diagonal,
-    /// `d` eigenvalues and a `d x d` eigenbasis per component.
-    Full,
-}
+use rand::{Rng, RngExt};
+use rand_distr::StandardNormal;
 
 /// A finite mixture of Gaussians, already checked: weights are positive and sum to 1, variances are not negative.
 #[derive(Debug, Clone, PartialEq)]
@@ -201,6 +187,43 @@ impl Components {
         }
     }
 
+    /// One draw of component `k` with the caller's generator.
+    pub fn draw<R: Rng + ?Sized>(&self, k: usize, rng: &mut R) -> Vec<f64> {
+        let d = self.dim;
+        let mut x = self.mean_of(k).to_vec();
+        for i in 0..d {
+            let z: f64 = rng.sample(StandardNormal);
+            let z = z * self.variance_of(k, i).sqrt();
+            match self.shape {
+                Shape::Isotropic | Shape::Diagonal => x[i] += z,
+                Shape::Full => {
+                    for (x, q) in x.iter_mut().zip(&self.bases[(k * d + i) * d..][..d]) {
+                        *x += q * z;
+                    }
+                }
+            }
+        }
+        x
+    }
+
+    /// The constants of the first component, alone.
+    pub fn constants_of_one(&self, at: Transition) -> Constants {
+        if !self.has_density(at) {
+            return Constants::UNKNOWN;
+        }
+        let precisions = (0..self.dim).map(|i| 1.0 / (at.scale * at.scale * self.variance_of(0, i) + at.variance));
+        let (mut least, mut most, mut sum) = (f64::INFINITY, 0.0_f64, 0.0);
+        for p in precisions {
+            (least, most, sum) = (least.min(p), most.max(p), sum + p);
+        }
+        Constants {
+            curvature: Some(least),
+            smoothness: Some(most),
+            log_sobolev: Some(least),
+            fisher_information: Some(sum),
+        }
+    }
+
     /// Scratch elements: constants of the components at one time, and one block of lanes.
     pub fn scratch_len(&self) -> usize {
         let (d, k) = (self.dim, self.len());
@@ -352,244 +375,6 @@ impl Components {
         }
         for (out, s) in out.iter_mut().zip(&score) {
             *out = T::of(*s);
-        }
-    }
-}
-
-/// `out <- precision (centre - x)`, chain by chain.
-struct Linear<'a, T> {
-    centre: &'a [T],
-    precision: &'a [T],
-    x: &'a [T],
-    out: &'a mut [T],
-}
-
-impl<T: Real> Kernel for Linear<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        let d = self.centre.len();
-        for (out, x) in self.out.chunks_exact_mut(d).zip(self.x.chunks_exact(d)) {
-            for (((s, &x), &c), &p) in out.iter_mut().zip(x).zip(self.centre).zip(self.precision) {
-                *s = p * (c - x);
-            }
-        }
-    }
-}
-
-type Lane<T> = [T; LANES];
-
-/// The components at one time, in the scalar of the chains, and room for one block of lanes.
-struct Tile<'a, T> {
-    d: usize,
-    shape: Shape,
-    centres: &'a [T],
-    precisions: &'a [T],
-    log_weights: &'a [T],
-    bases: &'a [T],
-    x: &'a mut [Lane<T>],
-    sum: &'a mut [Lane<T>],
-    work: &'a mut [Lane<T>],
-    logits: &'a mut [Lane<T>],
-}
-
-/// Any number of chains, `LANES` at a time. The result says whether some chain left the range
-/// of T.
-struct Blocks<'a, T> {
-    tile: Tile<'a, T>,
-    x: &'a [T],
-    out: &'a mut [T],
-}
-
-impl<T: Real> Kernel for Blocks<'_, T> {
-    type Output = bool;
-    #[inline(always)]
-    fn run(self) -> bool {
-        let mut t = self.tile;
-        let mut overflow = false;
-        for (x, out) in self.x.chunks(LANES * t.d).zip(self.out.chunks_mut(LANES * t.d)) {
-            let n = x.len() / t.d;
-            for (i, lane) in t.x.iter_mut().enumerate() {
-                for (l, v) in lane.iter_mut().enumerate() {
-                    // unused lanes repeat the last chain
-                    *v = x[l.min(n - 1) * t.d + i];
-                }
-            }
-            t.sum.fill([T::default(); LANES]);
-            match t.shape {
-                Shape::Isotropic => t.isotropic(),
-                Shape::Diagonal => t.diagonal(),
-                Shape::Full => t.full(),
-            }
-            // 0 unless some coordinate is not finite: all logits overflowed (NaN weights), or a component without weight
-            // had an infinite pull (0 times infinity)
-            let mut check = [T::default(); LANES];
-            for (i, &lane) in t.sum.iter().enumerate() {
-                for l in 0..LANES {
-                    check[l] += lane[l] * T::default();
-                }
-                for (l, &v) in lane[..n].iter().enumerate() {
-                    out[l * t.d + i] = v;
-                }
-            }
-            overflow |= check.iter().any(|&c| c != T::default());
-        }
-        overflow
-    }
-}
-
-#[inline(always)]
-fn largest_of<T: Real>(logits: &[Lane<T>]) -> Lane<T> {
-    let mut largest = logits[0];
-    for &logit in &logits[1..] {
-        for l in 0..LANES {
-            largest[l] = if logit[l] > largest[l] { logit[l] } else { largest[l] };
-        }
-    }
-    largest
-}
-
-/// Turns logits into responsibilities, in place.
-#[inline(always)]
-fn softmax<T: Real>(logits: &mut [Lane<T>], largest: &Lane<T>) {
-    let mut total = [T::default(); LANES];
-    let largest = *largest;
-    for logit in logits.iter_mut() {
-        let mut e = *logit;
-        for l in 0..LANES {
-            e[l] = (e[l] - largest[l]).exp_lane();
-            total[l] += e[l];
-        }
-        *logit = e;
-    }
-    for total in &mut total {
-        *total = T::of(1.0) / *total;
-    }
-    for logit in logits {
-        let mut r = *logit;
-        for l in 0..LANES {
-            r[l] *= total[l];
-        }
-        *logit = r;
-    }
-}
-
-impl<T: Real> Tile<'_, T> {
-    /// Two passes: all logits, then the weighted sum.
-    #[inline(always)]
-    fn isotropic(&mut self) {
-        let d = self.d;
-        for (k, logit) in self.logits.iter_mut().enumerate() {
-            let mut squares = [T::default(); LANES];
-            for (x, &c) in self.x.iter().zip(&self.centres[k * d..(k + 1) * d]) {
-                let x = *x;
-                for l in 0..LANES {
-                    let y = x[l] - c;
-                    squares[l] += y * y;
-                }
-            }
-            let (half, log_weight) = (T::of(0.5) * self.precisions[k], self.log_weights[k]);
-            *logit = squares.map(|s| log_weight - half * s);
-        }
-        let largest = largest_of(self.logits);
-        softmax(self.logits, &largest);
-        for (k, weight) in self.logits.iter().enumerate() {
-            let weight = weight.map(|w| w * self.precisions[k]);
-            for ((sum, x), &c) in self.sum.iter_mut().zip(&*self.x).zip(&self.centres[k * d..(k + 1) * d]) {
-                let (x, mut total) = (*x, *sum);
-                for l in 0..LANES {
-                    total[l] += weight[l] * (c - x[l]);
-                }
-                *sum = total;
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn diagonal(&mut self) {
-        let d = self.d;
-        for (k, logit) in self.logits.iter_mut().enumerate() {
-            let mut quadratic = [T::default(); LANES];
-            let rows = self.centres[k * d..(k + 1) * d].iter().zip(&self.precisions[k * d..(k + 1) * d]);
-            for (x, (&c, &p)) in self.x.iter().zip(rows) {
-                let x = *x;
-                for l in 0..LANES {
-                    let y = x[l] - c;
-                    quadratic[l] += y * (p * y);
-                }
-            }
-            let log_weight = self.log_weights[k];
-            *logit = quadratic.map(|q| log_weight - T::of(0.5) * q);
-        }
-        let largest = largest_of(self.logits);
-        softmax(self.logits, &largest);
-        for (k, &weight) in self.logits.iter().enumerate() {
-            let rows = self.centres[k * d..(k + 1) * d].iter().zip(&self.precisions[k * d..(k + 1) * d]);
-            for ((sum, x), (&c, &p)) in self.sum.iter_mut().zip(&*self.x).zip(rows) {
-                let (x, mut total) = (*x, *sum);
-                for l in 0..LANES {
-                    total[l] += weight[l] * (p * (c - x[l]));
-                }
-                *sum = total;
-            }
-        }
-    }
-
-    /// One pass with a running maximum, because here a component's `u` costs more than rescaling the sum.
-    #[inline(always)]
-    fn full(&mut self) {
-        let d = self.d;
-        let mut largest = [T::of(f64::NEG_INFINITY); LANES];
-        let mut total = [T::default(); LANES];
-        for k in 0..self.log_weights.len() {
-            let basis = &self.bases[k * d * d..(k + 1) * d * d];
-            let centre = &self.centres[k * d..(k + 1) * d];
-            let mut quadratic = [T::default(); LANES];
-            // work = (L + sigma^2)^-1 Q^T (x - c)
-            for ((work, q), &p) in self.work.iter_mut().zip(basis.chunks_exact(d)).zip(&self.precisions[k * d..]) {
-                let mut y = [T::default(); LANES];
-                for ((&x, &c), &q) in self.x.iter().zip(centre).zip(q) {
-                    for l in 0..LANES {
-                        y[l] += q * (x[l] - c);
-                    }
-                }
-                let precise = y.map(|y| p * y);
-                for l in 0..LANES {
-                    quadratic[l] += y[l] * precise[l];
-                }
-                *work = precise;
-            }
-            let (mut keep, mut weight) = ([T::default(); LANES], [T::default(); LANES]);
-            for l in 0..LANES {
-                let logit = self.log_weights[k] - T::of(0.5) * quadratic[l];
-                // a NaN stays: it is neither above nor below
-                let new = if logit > largest[l] { logit } else { largest[l] };
-                let up = new > largest[l];
-                let less = if up { largest[l] - new } else { logit - new };
-                let factor = less.exp_lane();
-                keep[l] = if up { factor } else { T::of(1.0) };
-                weight[l] = if up { T::of(1.0) } else { factor };
-                largest[l] = new;
-                total[l] = total[l] * keep[l] + weight[l];
-            }
-            for (j, sum) in self.sum.iter_mut().enumerate() {
-                let mut u = [T::default(); LANES];
-                for (&work, q) in self.work.iter().zip(basis.chunks_exact(d)) {
-                    for l in 0..LANES {
-                        u[l] += q[j] * work[l];
-                    }
-                }
-                let mut new = *sum;
-                for l in 0..LANES {
-                    new[l] = new[l] * keep[l] - weight[l] * u[l];
-                }
-                *sum = new;
-            }
-        }
-        for sum in self.sum.iter_mut() {
-            for l in 0..LANES {
-                sum[l] /= total[l];
-            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! [`Gaussian`]: `N(mean, covariance)`.
 
-use super::components::{Components, Shape};
+use super::components::Components;
 use super::law_trait::{Constants, Law};
 use super::mixture::GaussianMixture;
 use crate::batch::{BatchView, BatchViewMut};
@@ -9,8 +9,8 @@ use crate::noise::NoiseField;
 use crate::process::Transition;
 use crate::real::Real;
 use nalgebra::{DMatrix, DVector};
-use rand::{Rng, RngExt};
-use rand_distr::{Distribution, StandardNormal};
+use rand::Rng;
+use rand_distr::Distribution;
 
 /// A Gaussian law with any covariance, singular ones included (they have no density until noise is added).
 ///
@@ -116,20 +116,7 @@ impl Law for Gaussian {
         self.components.sample_into(noise, out);
     }
     fn constants(&self, at: Transition) -> Constants {
-        if !self.has_density(at) {
-            return Constants::UNKNOWN;
-        }
-        let precisions = self.eigenvalues().into_iter().map(|v| 1.0 / (at.scale * at.scale * v + at.variance));
-        let (mut least, mut most, mut sum) = (f64::INFINITY, 0.0_f64, 0.0);
-        for p in precisions {
-            (least, most, sum) = (least.min(p), most.max(p), sum + p);
-        }
-        Constants {
-            curvature: Some(least),
-            smoothness: Some(most),
-            log_sobolev: Some(least),
-            fisher_information: Some(sum),
-        }
+        self.components.constants_of_one(at)
     }
 }
 
@@ -137,27 +124,8 @@ impl Law for Gaussian {
 /// which are addressed.)
 impl Distribution<Vec<f64>> for Gaussian {
     fn sample<R: Rng + ?Sized>(&self, rng: &mut R) -> Vec<f64> {
-        draw(&self.components, 0, rng)
+        self.components.draw(0, rng)
     }
-}
-
-/// One draw of component `k` with the caller's generator.
-pub(super) fn draw<R: Rng + ?Sized>(components: &Components, k: usize, rng: &mut R) -> Vec<f64> {
-    let d = components.dim;
-    let mut x = components.mean_of(k).to_vec();
-    for i in 0..d {
-        let z: f64 = rng.sample(StandardNormal);
-        let z = z * components.variance_of(k, i).sqrt();
-        match components.shape {
-            Shape::Isotropic | Shape::Diagonal => x[i] += z,
-            Shape::Full => {
-                for (x, q) in x.iter_mut().zip(&components.bases[(k * d + i) * d..][..d]) {
-                    *x += q * z;
-                }
-            }
-        }
-    }
-    x
 }
 
 impl TryFrom<GaussianMixture> for Gaussian {
@@ -165,5 +133,11 @@ impl TryFrom<GaussianMixture> for Gaussian {
     fn try_from(mixture: GaussianMixture) -> Result<Self, ParameterError> {
         ParameterError::same("a Gaussian", "components", 1, mixture.n_components())?;
         Ok(Self { components: mixture.components })
+    }
+}
+
+impl From<Gaussian> for GaussianMixture {
+    fn from(gaussian: Gaussian) -> Self {
+        Self { components: gaussian.components }
     }
 }

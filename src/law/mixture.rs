@@ -1,7 +1,7 @@
 //! [`GaussianMixture`]: a finite mixture of Gaussians.
 
-use super::components::{Components, Shape};
-use super::gaussian::{Gaussian, draw};
+use super::component_kernel::Shape;
+use super::components::Components;
 use super::law_trait::{Constants, Law};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ParameterError;
@@ -240,7 +240,7 @@ impl Law for GaussianMixture {
     fn constants(&self, at: Transition) -> Constants {
         let c = &self.components;
         if c.len() == 1 {
-            return Gaussian { components: c.clone() }.constants(at);
+            return c.constants_of_one(at);
         }
         if c.shape == Shape::Isotropic && c.variances.iter().all(|&v| v == c.variances[0]) {
             return Constants::of_smoothed_ball(
@@ -263,13 +263,7 @@ impl Distribution<Vec<f64>> for GaussianMixture {
             left -= self.components.weights[k];
             k += 1;
         }
-        draw(&self.components, k, rng)
-    }
-}
-
-impl From<Gaussian> for GaussianMixture {
-    fn from(gaussian: Gaussian) -> Self {
-        Self { components: gaussian.components }
+        self.components.draw(k, rng)
     }
 }
 

@@ -4,6 +4,7 @@
 //! any forward process. [`Gaussian`], [`GaussianMixture`] and [`Empirical`] (the uniform law on a data set) share one
 //! kernel, `components`; [`Product`] puts independent laws side by side.
 
+mod component_kernel;
 mod components;
 mod empirical;
 mod gaussian;

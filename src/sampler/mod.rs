@@ -13,6 +13,7 @@ mod probability_flow;
 mod report;
 mod sample_error;
 mod sampler_trait;
+mod samples;
 mod step;
 
 pub use corrector::{Corrector, NoCorrector};
@@ -23,7 +24,8 @@ pub use predictor::{NoPredictor, Predictor};
 pub use probability_flow::ProbabilityFlow;
 pub use report::{Evaluations, Outcome, Report};
 pub use sample_error::{ChainFailure, ChainsFailed, FailureCause, SampleError};
+pub use sampler_trait::Sampler;
 pub(crate) use sampler_trait::check_chains;
-pub use sampler_trait::{Sampler, Samples};
+pub use samples::Samples;
 pub use step::{AffineStep, StepContext, StepKind};
 pub(crate) use step::{AllFinite, BadScore, StepSetting, Workspace};

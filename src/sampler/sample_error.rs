@@ -1,6 +1,6 @@
 //! [`SampleError`]: why a run gave no complete result, and the samples it gave all the same.
 
-use super::sampler_trait::Samples;
+use super::samples::Samples;
 use super::step::StepKind;
 use crate::error::ParameterError;
 use crate::real::Real;
