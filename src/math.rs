@@ -31,10 +31,6 @@ pub trait Arithmetic: sealed::Sealed + Send + Sync + 'static {
     #[doc(hidden)]
     fn exp_lane(self) -> Self;
 
-    /// The square root, rounded correctly.
-    #[doc(hidden)]
-    fn sqrt_lane(self) -> Self;
-
     /// Whether a normal takes words from both planes of the counter (see `noise::field`).
     #[doc(hidden)]
     const TWO_PLANES: bool;
@@ -184,11 +180,6 @@ impl Arithmetic for f32 {
     }
 
     #[inline(always)]
-    fn sqrt_lane(self) -> f32 {
-        self.sqrt()
-    }
-
-    #[inline(always)]
     fn normals_lanes<const L: usize>(high: &[[u64; L]; 4], _: &[[u64; L]; 4], out: &mut [[f32; L]; 4]) {
         // narrowed first: a loop that mixes 64- and 32-bit lanes is vectorised at the wider one's width
         let mut words = [[0_u32; L]; 4];
@@ -232,11 +223,6 @@ impl Arithmetic for f64 {
         let p = 1.0 + (r + r * r * horner_f64(&E, r));
         let y = p * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1023 << 52));
         if self < LOW { 0.0 } else { y }
-    }
-
-    #[inline(always)]
-    fn sqrt_lane(self) -> f64 {
-        self.sqrt()
     }
 
     #[inline(always)]

@@ -69,7 +69,6 @@ struct Parts<S, F, P, C> {
     predictor: P,
     corrector: C,
     grid: TimeGrid,
-    counts: Vec<usize>,
     denoise: bool,
 }
 
@@ -115,7 +114,7 @@ impl<S: ScoreModel, F: ForwardProcess> ReverseSolver<S, F> {
     pub fn under(process: F, score: S, grid: TimeGrid) -> Result<Self, ParameterError> {
         let counts = vec![0; grid.nodes().len()];
         let (predictor, corrector) = (EulerMaruyama, NoCorrector);
-        Self::assemble(Parts { score, process, predictor, corrector, grid, counts, denoise: false }, None)
+        Self::assemble(Parts { score, process, predictor, corrector, grid, denoise: false }, counts, None)
     }
 }
 
@@ -146,7 +145,7 @@ impl<S: ScoreModel, C: Corrector<S::Scalar>, F: ForwardProcess> LangevinSampler<
     /// [`ParameterError`] if the time or the corrector's coefficients are not usable, or the model has no coordinates.
     pub fn at_under(process: F, t: f64, score: S, corrector: C, n_steps: usize) -> Result<Self, ParameterError> {
         let (grid, counts) = (TimeGrid::single(t)?, vec![n_steps]);
-        Self::assemble(Parts { score, process, predictor: NoPredictor, corrector, grid, counts, denoise: false }, None)
+        Self::assemble(Parts { score, process, predictor: NoPredictor, corrector, grid, denoise: false }, counts, None)
     }
 }
 
@@ -154,9 +153,9 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     PredictorCorrector<S, F, P, C>
 {
     /// What every constructor ends with.
-    fn assemble(parts: Parts<S, F, P, C>, tile: Option<usize>) -> Result<Self, ParameterError> {
-        let Parts { score, process, predictor, corrector, grid, counts, denoise } = &parts;
-        let program = Program::new(process, predictor, corrector, score.dim(), grid, counts.clone(), *denoise)?;
+    fn assemble(parts: Parts<S, F, P, C>, counts: Vec<usize>, tile: Option<usize>) -> Result<Self, ParameterError> {
+        let Parts { score, process, predictor, corrector, grid, denoise } = &parts;
+        let program = Program::new(process, predictor, corrector, score.dim(), grid, counts, *denoise)?;
         Ok(Self { parts, program, tile })
     }
 
@@ -165,8 +164,12 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// # Errors
     /// [`ParameterError`] if the process cannot serve the grid.
     pub fn with_process<G: ForwardProcess>(self, process: G) -> Result<PredictorCorrector<S, G, P, C>, ParameterError> {
-        let Parts { score, predictor, corrector, grid, counts, denoise, .. } = self.parts;
-        PredictorCorrector::assemble(Parts { score, process, predictor, corrector, grid, counts, denoise }, self.tile)
+        let Parts { score, predictor, corrector, grid, denoise, .. } = self.parts;
+        PredictorCorrector::assemble(
+            Parts { score, process, predictor, corrector, grid, denoise },
+            self.program.counts,
+            self.tile,
+        )
     }
 
     /// The same sampler with another predictor.
@@ -177,8 +180,12 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         self,
         predictor: Q,
     ) -> Result<PredictorCorrector<S, F, Q, C>, ParameterError> {
-        let Parts { score, process, corrector, grid, counts, denoise, .. } = self.parts;
-        PredictorCorrector::assemble(Parts { score, process, predictor, corrector, grid, counts, denoise }, self.tile)
+        let Parts { score, process, corrector, grid, denoise, .. } = self.parts;
+        PredictorCorrector::assemble(
+            Parts { score, process, predictor, corrector, grid, denoise },
+            self.program.counts,
+            self.tile,
+        )
     }
 
     /// The same sampler with another corrector, which works where the schedule says.
@@ -193,7 +200,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     ) -> Result<PredictorCorrector<S, F, P, D>, ParameterError> {
         let Parts { score, process, predictor, grid, denoise, .. } = self.parts;
         let counts = schedule.counts(grid.n_steps())?;
-        PredictorCorrector::assemble(Parts { score, process, predictor, corrector, grid, counts, denoise }, self.tile)
+        PredictorCorrector::assemble(Parts { score, process, predictor, corrector, grid, denoise }, counts, self.tile)
     }
 
     /// The same sampler with the default corrector in the paper's arrangement: `n_steps` of [`OuSplit`] with this step
@@ -224,7 +231,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// # Errors
     /// [`ParameterError`] if there is no noise at the last node.
     pub fn with_final_denoising(self) -> Result<Self, ParameterError> {
-        Self::assemble(Parts { denoise: true, ..self.parts }, self.tile)
+        Self::assemble(Parts { denoise: true, ..self.parts }, self.program.counts, self.tile)
     }
 
     /// Sets the number of chains that a thread takes through the steps together. It never changes a result.
