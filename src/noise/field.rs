@@ -2,7 +2,7 @@
 
 use super::philox::philox4x32_10;
 use crate::error::ParameterError;
-use crate::math::Words;
+use crate::math::{BLOCK, LANES, PAIRS, Word};
 use crate::real::Real;
 use crate::simd::{Kernel, dispatch};
 
@@ -194,7 +194,7 @@ impl NoiseField {
         if slabs.n >= 8 && dim < 32 {
             dispatch(AcrossChains(slabs));
         } else {
-            dispatch(AlongChain(slabs));
+            dispatch(AlongChain::new(slabs));
         }
     }
 }
@@ -214,22 +214,25 @@ impl Address {
 
     /// The counters of `L` lanes: lane `l` has its own chain and its own distance from this address.
     #[inline(always)]
-    fn counter<const L: usize>(self, plane: u64, chain: [u64; L], ahead: [u64; L]) -> Words<L> {
-        const LOW: u64 = 0xffff_ffff;
+    fn counter<const L: usize>(self, plane: u64, chain: [u64; L], ahead: [u64; L]) -> [Word<L>; 4] {
+        const TOP: u64 = 1 << 16;
         let (low, high) = (self.a as u64, (self.a >> 64) as u64);
+        let top = self.phase << 24 | plane << 31 | high << 16;
         let mut c = [[0; L]; 4];
         for l in 0..L {
             let a = low.wrapping_add(ahead[l]);
-            let top = high + u64::from(a < low);
-            c[0][l] = a & LOW;
+            // `ahead` is small, so bit 63 goes from 1 to 0 only by a carry
+            let carry = (low & !a) >> 47 & TOP;
+            c[0][l] = a;
             c[1][l] = a >> 32;
-            c[2][l] = chain[l] & LOW;
-            c[3][l] = (chain[l] >> 32) | (top & 0xff) << 16 | self.phase << 24 | plane << 31;
+            c[2][l] = chain[l];
+            c[3][l] = (chain[l] >> 32 & 0xffff | top) + carry;
         }
         c
     }
 }
 
+/// `steps` slabs of `dim x n`.
 struct Slabs<'a, T> {
     seed: u64,
     stream: Stream,
@@ -242,16 +245,15 @@ struct Slabs<'a, T> {
 }
 
 impl<T: Real> Slabs<'_, T> {
+    /// The words of `LANES` quads: their upper halves, and the lower ones if the scalar has a second plane.
     #[inline(always)]
-    fn quads<const L: usize>(&self, quad: u64, chain: [u64; L], ahead: [u64; L], z: &mut [[T; L]; 4]) {
+    fn words(&self, quad: u64, chain: [u64; LANES], ahead: [u64; LANES]) -> [[Word<LANES>; 4]; 2] {
         let address = Address::new(self.stream, quad);
         let high = philox4x32_10(address.counter(0, chain, ahead), self.seed);
         let low = if T::TWO_PLANES { philox4x32_10(address.counter(1, chain, ahead), self.seed) } else { high };
-        T::normals_lanes(&high, &low, z);
+        [high, low]
     }
 }
-
-const LANES: usize = 8;
 
 /// Lanes are neighbouring chains: best for few coordinates.
 struct AcrossChains<'a, T>(Slabs<'a, T>);
@@ -262,7 +264,6 @@ impl<T: Real> Kernel for AcrossChains<'_, T> {
     fn run(self) {
         let s = self.0;
         let (first, last) = (s.first_draw, s.first_draw + (s.dim * s.steps) as u64);
-        let mut z = [[T::default(); LANES]; 4];
         for j0 in (0..s.n).step_by(LANES) {
             let lanes = LANES.min(s.n - j0);
             let mut chain = [0; LANES];
@@ -272,8 +273,35 @@ impl<T: Real> Kernel for AcrossChains<'_, T> {
             // the slab and the coordinate of the next draw
             let (mut step, mut i) = (0, 0);
             for quad in first / 4..last.div_ceil(4) {
-                s.quads(quad, chain, [0; LANES], &mut z);
-                for (k, z) in z.iter().enumerate() {
+                let [high, low] = s.words(quad, chain, [0; LANES]);
+                let whole = lanes == LANES && 4 * quad >= first && 4 * quad + 4 <= last;
+                if whole && s.dim == 2 && i == 0 {
+                    // a pair for each chain in this slab and in the next
+                    let (cos, sin) = T::normals(&high, &low);
+                    for half in 0..2 {
+                        let mut z = [T::default(); PAIRS];
+                        for l in 0..LANES {
+                            (z[2 * l], z[2 * l + 1]) = (cos[half * LANES + l], sin[half * LANES + l]);
+                        }
+                        let at = ((step + half) * s.n + j0) * 2;
+                        s.out[at..at + PAIRS].copy_from_slice(&z);
+                    }
+                    step += 2;
+                    continue;
+                }
+                if whole && i + 4 <= s.dim {
+                    // four coordinates of each chain
+                    let z = T::normals_by_lane(&high, &low);
+                    for (l, z) in z.as_chunks::<4>().0.iter().enumerate() {
+                        let at = (step * s.n + j0 + l) * s.dim + i;
+                        s.out[at..at + 4].copy_from_slice(z);
+                    }
+                    (step, i) = if i + 4 == s.dim { (step + 1, 0) } else { (step, i + 4) };
+                    continue;
+                }
+                let (cos, sin) = T::normals(&high, &low);
+                let draws = [&cos[..LANES], &sin[..LANES], &cos[LANES..], &sin[LANES..]];
+                for (k, z) in draws.into_iter().enumerate() {
                     let draw = 4 * quad + k as u64;
                     if draw < first || draw >= last {
                         continue;
@@ -293,30 +321,39 @@ impl<T: Real> Kernel for AcrossChains<'_, T> {
 }
 
 /// Lanes are neighbouring quads of one chain: best for many coordinates, or for few chains.
-struct AlongChain<'a, T>(Slabs<'a, T>);
+struct AlongChain<'a, T> {
+    slabs: Slabs<'a, T>,
+    /// `0, 1, 2, ...`: comes from outside, as the compiler would take a constant to pieces.
+    ahead: [u64; LANES],
+}
+
+impl<'a, T> AlongChain<'a, T> {
+    fn new(slabs: Slabs<'a, T>) -> Self {
+        Self { slabs, ahead: std::array::from_fn(|l| l as u64) }
+    }
+}
 
 impl<T: Real> Kernel for AlongChain<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let s = self.0;
+        let Self { slabs: s, ahead } = self;
         let (first, last) = (s.first_draw, s.first_draw + (s.dim * s.steps) as u64);
-        let mut ahead = [0; LANES];
-        for (l, a) in ahead.iter_mut().enumerate() {
-            *a = l as u64;
-        }
-        let mut z = [[T::default(); LANES]; 4];
-        let mut run = [[T::default(); 4]; LANES];
         for j in 0..s.n {
             let (mut step, mut i) = (0, 0);
             for quad in (first / 4..last.div_ceil(4)).step_by(LANES) {
-                s.quads(quad, [s.first_chain + j as u64; LANES], ahead, &mut z);
-                for l in 0..LANES {
-                    run[l] = [z[0][l], z[1][l], z[2][l], z[3][l]];
-                }
+                let [high, low] = s.words(quad, [s.first_chain + j as u64; LANES], ahead);
+                let z = T::normals_by_lane(&high, &low);
                 let begin = 4 * quad;
-                let mut now = &run.as_flattened()
-                    [first.saturating_sub(begin) as usize..(last - begin).min(4 * LANES as u64) as usize];
+                if begin >= first && begin + BLOCK as u64 <= last && i + BLOCK <= s.dim {
+                    let at = (step * s.n + j) * s.dim + i;
+                    s.out[at..at + BLOCK].copy_from_slice(&z);
+                    (step, i) = if i + BLOCK == s.dim { (step + 1, 0) } else { (step, i + BLOCK) };
+                    continue;
+                }
+                // a copy, so that the block above stays in registers
+                let z = z;
+                let mut now = &z[first.saturating_sub(begin) as usize..(last - begin).min(BLOCK as u64) as usize];
                 while !now.is_empty() {
                     let len = now.len().min(s.dim - i);
                     let at = (step * s.n + j) * s.dim + i;
@@ -345,7 +382,7 @@ mod tests {
         if across {
             dispatch(AcrossChains(s))
         } else {
-            dispatch(AlongChain(s))
+            dispatch(AlongChain::new(s))
         }
         out
     }
@@ -373,7 +410,7 @@ mod tests {
         // the dispatched loop against the same code compiled for the baseline
         fn plain<T: Real>() -> Vec<T> {
             let mut out = vec![T::default(); 67 * 5];
-            AlongChain(Slabs {
+            AlongChain::new(Slabs {
                 seed: 99,
                 stream: STREAM,
                 first_chain: 8,
@@ -396,10 +433,10 @@ mod tests {
         let near_end = Address::new(stream, (1 << 40) - 1);
         let c = near_end.counter::<2>(0, [0, 0], [0, 0]);
         assert_eq!(c[3][0], 0xff << 16);
-        assert_eq!((c[0][0], c[1][0]), (0xffff_ffff, 0xffff_ffff));
+        assert_eq!((c[0][0] as u32, c[1][0] as u32), (u32::MAX, u32::MAX));
         // node 2^24 begins where word 3 takes its first bit
         let c = Address::new(Stream { phase: Phase::Predictor, node: 1 << 24 }, 0).counter::<1>(1, [1 << 47], [0]);
-        assert_eq!((c[0][0], c[1][0], c[2][0], c[3][0]), (0, 0, 0, 1 << 15 | 1 << 16 | 1 << 24 | 1 << 31));
+        assert_eq!(c.map(|word| word[0] as u32), [0, 0, 0, 1 << 15 | 1 << 16 | 1 << 24 | 1 << 31]);
     }
 
     #[test]

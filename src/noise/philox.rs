@@ -3,16 +3,16 @@
 //! Source: Salmon, Moraes, Dror, Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC 2011. The tests hold
 //! the known answers that its authors publish with Random123.
 
-use crate::math::Words;
+use crate::math::Word;
 
 const MULTIPLIERS: [u64; 2] = [0xd251_1f53, 0xcd9e_8d57];
 /// The key grows by these between rounds (the golden ratio and sqrt 3 - 1, in 32 bits).
 const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
 
 /// Ten rounds on `L` counters at once. Each 32-bit word stands in a 64-bit lane, because then a round's product
-/// is one 32 x 32 -> 64 multiplication and needs no shuffles.
+/// is one 32 x 32 -> 64 multiplication and needs no shuffles; upper halves are rubbish, before and after.
 #[inline(always)]
-pub(crate) fn philox4x32_10<const L: usize>(counter: Words<L>, key: u64) -> Words<L> {
+pub(crate) fn philox4x32_10<const L: usize>(counter: [Word<L>; 4], key: u64) -> [Word<L>; 4] {
     // written out, not looped: the compiler then keeps the counters in registers
     let k = [key as u32, (key >> 32) as u32];
     let c = round(counter, k, 0);
@@ -28,7 +28,7 @@ pub(crate) fn philox4x32_10<const L: usize>(counter: Words<L>, key: u64) -> Word
 }
 
 #[inline(always)]
-fn round<const L: usize>(c: Words<L>, k: [u32; 2], i: u32) -> Words<L> {
+fn round<const L: usize>(c: [Word<L>; 4], k: [u32; 2], i: u32) -> [Word<L>; 4] {
     const LOW: u64 = 0xffff_ffff;
     let k0 = u64::from(k[0].wrapping_add(WEYL[0].wrapping_mul(i)));
     let k1 = u64::from(k[1].wrapping_add(WEYL[1].wrapping_mul(i)));
@@ -38,8 +38,8 @@ fn round<const L: usize>(c: Words<L>, k: [u32; 2], i: u32) -> Words<L> {
         let p1 = (d[l] & LOW) * MULTIPLIERS[1];
         a[l] = (p1 >> 32) ^ b[l] ^ k0;
         d[l] = (p0 >> 32) ^ e[l] ^ k1;
-        b[l] = p1 & LOW;
-        e[l] = p0 & LOW;
+        b[l] = p1;
+        e[l] = p0;
     }
     [a, b, d, e]
 }
