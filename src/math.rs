@@ -41,6 +41,15 @@ pub trait Arithmetic: sealed::Sealed + Send + Sync + 'static {
     #[doc(hidden)]
     fn exp_lane(self) -> Self;
 
+    /// `2^x` for `x <= 126`: relative error below 1.5 units in the last place above [`LEAST_POWER`](Self::LEAST_POWER), 0 at
+    /// and below it; NaN stays NaN.
+    #[doc(hidden)]
+    fn exp2_lane(self) -> Self;
+
+    /// Where `exp2_lane` ends: 2 to it is less than the square of the format's resolution, so next to 1 it is nothing.
+    #[doc(hidden)]
+    const LEAST_POWER: Self;
+
     /// Whether a normal takes words from both planes of the counter (see `noise::field`).
     #[doc(hidden)]
     const TWO_PLANES: bool;
@@ -166,6 +175,22 @@ fn direction_f64(a: u64) -> (f64, f64) {
 impl Arithmetic for f32 {
     const TWO_PLANES: bool = false;
 
+    const LEAST_POWER: f32 = -64.0;
+
+    #[inline(always)]
+    fn exp2_lane(self) -> f32 {
+        const C: [f32; 6] =
+            [0.693_147_2, 0.240_226_5, 0.055_503_57, 0.009_618_082, 0.001_339_086_3, 0.000_154_531_63];
+        let x = if self < Self::LEAST_POWER { Self::LEAST_POWER } else { self };
+        // adding 1.5 2^23 rounds to the nearest integer and leaves it in the low bits
+        let shifted = x + 12_582_912.0;
+        let r = x - (shifted - 12_582_912.0);
+        let r2 = r * r;
+        let p = (1.0 + r * C[0]) + r2 * ((C[1] + r * C[2]) + r2 * ((C[3] + r * C[4]) + r2 * C[5]));
+        let y = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
+        if self <= Self::LEAST_POWER { 0.0 } else { y }
+    }
+
     #[inline(always)]
     fn exp_lane(self) -> f32 {
         const LOW: f32 = -87.336_54; // e^LOW is the least normal number
@@ -227,6 +252,34 @@ fn box_muller_f32(radius: &[u32; PAIRS], angle: &[u32; PAIRS]) -> ([f32; PAIRS],
 
 impl Arithmetic for f64 {
     const TWO_PLANES: bool = true;
+
+    const LEAST_POWER: f64 = -128.0;
+
+    #[inline(always)]
+    fn exp2_lane(self) -> f64 {
+        const C: [f64; 11] = [
+            0.693_147_180_559_945_3,
+            0.240_226_506_959_101,
+            0.055_504_108_664_821_594,
+            0.009_618_129_107_606_889,
+            0.001_333_355_814_641_693_5,
+            0.000_154_035_304_417_360_5,
+            0.000_015_252_733_829_836_118,
+            1.321_544_258_792_169e-6,
+            1.017_806_244_584_577_4e-7,
+            7.072_585_949_269_224e-9,
+            4.454_960_598_186_518_4e-10,
+        ];
+        let x = if self < Self::LEAST_POWER { Self::LEAST_POWER } else { self };
+        let shifted = x + 6_755_399_441_055_744.0;
+        let r = x - (shifted - 6_755_399_441_055_744.0);
+        let r2 = r * r;
+        let high = (C[7] + r * C[8]) + r2 * (C[9] + r * C[10]);
+        let middle = (C[3] + r * C[4]) + r2 * (C[5] + r * C[6]);
+        let p = (1.0 + r * C[0]) + r2 * ((C[1] + r * C[2]) + r2 * (middle + (r2 * r2) * high));
+        let y = f64::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 52));
+        if self <= Self::LEAST_POWER { 0.0 } else { y }
+    }
 
     #[inline(always)]
     fn exp_lane(self) -> f64 {
@@ -309,6 +362,22 @@ mod tests {
         // std's exp stands in for the truth, and may itself be wrong by half a unit
         let f64s = worst(-708.0, 709.0, 2_000_000, |x| (x.exp_lane(), x.exp(), x.exp() * f64::EPSILON));
         assert!(f32s < 1.5 && f64s < 1.5, "f32 {f32s}, f64 {f64s}");
+    }
+
+    #[test]
+    fn exp2_is_within_one_and_a_half_units() {
+        let f32s = worst(-63.9, 126.0, 2_000_000, |x| {
+            let x = x as f32;
+            let truth = f64::from(x).exp2();
+            (f64::from(x.exp2_lane()), truth, truth * f64::from(f32::EPSILON))
+        });
+        let f64s = worst(-127.9, 126.0, 2_000_000, |x| (x.exp2_lane(), x.exp2(), x.exp2() * f64::EPSILON));
+        assert!(f32s < 1.5 && f64s < 1.5, "f32 {f32s}, f64 {f64s}");
+        assert_eq!((0.0_f32.exp2_lane(), 0.0_f64.exp2_lane(), (-3.0_f32).exp2_lane()), (1.0, 1.0, 0.125));
+        assert_eq!((f32::NEG_INFINITY.exp2_lane(), f64::NEG_INFINITY.exp2_lane()), (0.0, 0.0));
+        assert!(f32::NAN.exp2_lane().is_nan() && f64::NAN.exp2_lane().is_nan());
+        assert!(2.0_f64.powf(f64::from(f32::LEAST_POWER)) < f64::from(f32::EPSILON).powi(2));
+        assert!(2.0_f64.powf(f64::LEAST_POWER) < f64::EPSILON.powi(2));
     }
 
     #[test]
