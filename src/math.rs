@@ -179,8 +179,7 @@ impl Arithmetic for f32 {
 
     #[inline(always)]
     fn exp2_lane(self) -> f32 {
-        const C: [f32; 6] =
-            [0.693_147_2, 0.240_226_5, 0.055_503_57, 0.009_618_082, 0.001_339_086_3, 0.000_154_531_63];
+        const C: [f32; 6] = [0.693_147_2, 0.240_226_5, 0.055_503_57, 0.009_618_082, 0.001_339_086_3, 0.000_154_531_63];
         let x = if self < Self::LEAST_POWER { Self::LEAST_POWER } else { self };
         // adding 1.5 2^23 rounds to the nearest integer and leaves it in the low bits
         let shifted = x + 12_582_912.0;

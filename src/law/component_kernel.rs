@@ -1,7 +1,9 @@
 //! The loops that score weighted Gaussian components on chains, `LANES` of them side by side.
 //!
 //! Distances are taken as differences, never as `|x|^2 - 2 x.m + |m|^2`: with small variances the latter loses all
-//! digits. The softmax subtracts its maximum, so points far from every component are safe.
+//! digits. The softmax subtracts its maximum, so points far from every component are safe, and works in powers of 2.
+//! A component whose share of a chain is below [`LEAST_POWER`](crate::math::Arithmetic::LEAST_POWER) is nothing to it;
+//! if it is nothing to all chains of a block, it is passed over.
 //!
 //! Lanes run over chains. A chain's own arithmetic has one order, whatever the lane, the tile and the machine.
 
@@ -22,6 +24,8 @@ pub(super) enum Shape {
 
 /// Chains side by side.
 pub(super) const LANES: usize = 16;
+
+pub(super) type Lane<T> = [T; LANES];
 
 /// `out <- precision (centre - x)`, chain by chain.
 pub(super) struct Linear<'a, T> {
@@ -44,26 +48,58 @@ impl<T: Real> Kernel for Linear<'_, T> {
     }
 }
 
-pub(super) type Lane<T> = [T; LANES];
-
-/// The components at one time, in the scalar of the chains, and room for one block of lanes.
-pub(super) struct Tile<'a, T> {
-    pub d: usize,
-    pub shape: Shape,
-    pub centres: &'a [T],
-    pub precisions: &'a [T],
-    pub log_weights: &'a [T],
-    pub bases: &'a [T],
-    pub x: &'a mut [Lane<T>],
-    pub sum: &'a mut [Lane<T>],
-    pub work: &'a mut [Lane<T>],
-    pub logits: &'a mut [Lane<T>],
+/// `to <- scale from`, rounded once.
+pub(super) struct Scaled<'a, T> {
+    pub scale: f64,
+    pub from: &'a [f64],
+    pub to: &'a mut [T],
 }
 
-/// Any number of chains, `LANES` at a time. The result says whether some chain left the range
-/// of T.
+impl<T: Real> Kernel for Scaled<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            *to = T::of(self.scale * from);
+        }
+    }
+}
+
+/// The components at one time, in the scalar of the chains.
+#[derive(Clone, Copy)]
+pub(super) struct AtTime<'a, T> {
+    pub d: usize,
+    pub shape: Shape,
+    /// Whether all variances are one isotropic variance.
+    pub equal: bool,
+    /// Whether `sum r p c - x sum r p` keeps the digits of `sum r p (c - x)`; see `Components::score_into`.
+    pub products: bool,
+    /// `alpha m_k`, `d x K`.
+    pub centres: &'a [T],
+    /// `K` or `d x K`.
+    pub precisions: &'a [T],
+    /// `log2(w_k / sqrt(det C_k))` up to a constant, `K`.
+    pub log_weights: &'a [T],
+    /// `d x d x K`, or empty.
+    pub bases: &'a [T],
+}
+
+/// Room for one block of lanes.
+pub(super) struct Room<'a, T> {
+    /// `d` coordinates.
+    pub x: &'a mut [Lane<T>],
+    /// `d` coordinates of the sum.
+    pub sum: &'a mut [Lane<T>],
+    /// `K` logits, then weights.
+    pub logits: &'a mut [Lane<T>],
+    /// `d` differences and `d K` whitened ones for full covariances; else empty.
+    pub whitened: &'a mut [Lane<T>],
+}
+
+/// Any number of chains, `LANES` at a time. The result says whether some chain left the range of T.
 pub(super) struct Blocks<'a, T> {
-    pub tile: Tile<'a, T>,
+    pub at: AtTime<'a, T>,
+    pub room: Room<'a, T>,
     pub x: &'a [T],
     pub out: &'a mut [T],
 }
@@ -72,191 +108,502 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     type Output = bool;
     #[inline(always)]
     fn run(self) -> bool {
-        let mut t = self.tile;
-        let mut overflow = false;
-        for (x, out) in self.x.chunks(LANES * t.d).zip(self.out.chunks_mut(LANES * t.d)) {
-            let n = x.len() / t.d;
-            for (i, lane) in t.x.iter_mut().enumerate() {
+        let Self { at, mut room, x, out } = self;
+        match (at.shape, at.d) {
+            (Shape::Isotropic, 1) => few_coordinates::<T, 1>(at, room.logits, x, out),
+            (Shape::Isotropic, 2) => few_coordinates::<T, 2>(at, room.logits, x, out),
+            (Shape::Isotropic, 3) => few_coordinates::<T, 3>(at, room.logits, x, out),
+            _ => many_coordinates(at, &mut room, x, out),
+        }
+    }
+}
+
+/// One block after the other: chains to lanes, scores, lanes to chains.
+#[inline(always)]
+fn many_coordinates<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, x: &[T], out: &mut [T]) -> bool {
+    let d = at.d;
+    let mut overflow = false;
+    for (x, out) in x.chunks(LANES * d).zip(out.chunks_mut(LANES * d)) {
+        let n = x.len() / d;
+        if n == LANES {
+            for (i, lane) in room.x.iter_mut().enumerate() {
+                for (l, v) in lane.iter_mut().enumerate() {
+                    *v = x[l * d + i];
+                }
+            }
+        } else {
+            for (i, lane) in room.x.iter_mut().enumerate() {
                 for (l, v) in lane.iter_mut().enumerate() {
                     // unused lanes repeat the last chain
-                    *v = x[l.min(n - 1) * t.d + i];
+                    *v = x[l.min(n - 1) * d + i];
                 }
             }
-            t.sum.fill([T::default(); LANES]);
-            match t.shape {
-                Shape::Isotropic => t.isotropic(),
-                Shape::Diagonal => t.diagonal(),
-                Shape::Full => t.full(),
-            }
-            // 0 unless some coordinate is not finite: all logits overflowed (NaN weights), or a component without weight
-            // had an infinite pull (0 times infinity)
-            let mut check = [T::default(); LANES];
-            for (i, &lane) in t.sum.iter().enumerate() {
-                for l in 0..LANES {
-                    check[l] += lane[l] * T::default();
-                }
-                for (l, &v) in lane[..n].iter().enumerate() {
-                    out[l * t.d + i] = v;
-                }
-            }
-            overflow |= check.iter().any(|&c| c != T::default());
         }
-        overflow
+        match at.shape {
+            Shape::Isotropic => isotropic(at, room),
+            Shape::Diagonal => diagonal(at, room),
+            Shape::Full => full(at, room),
+        }
+        let mut check = [T::default(); LANES];
+        for (i, &lane) in room.sum.iter().enumerate() {
+            note_overflow(&mut check, &lane);
+            if n == LANES {
+                for (l, &v) in lane.iter().enumerate() {
+                    out[l * d + i] = v;
+                }
+            } else {
+                for (l, &v) in lane[..n].iter().enumerate() {
+                    out[l * d + i] = v;
+                }
+            }
+        }
+        overflow |= overflowed(&check);
     }
+    overflow
+}
+
+/// Adds 0, or NaN where a score is not finite: all logits overflowed, or a component without weight had an infinite pull.
+#[inline(always)]
+fn note_overflow<T: Real>(check: &mut Lane<T>, score: &Lane<T>) {
+    for l in 0..LANES {
+        check[l] += score[l] * T::default();
+    }
+}
+
+#[inline(always)]
+fn overflowed<T: Real>(check: &Lane<T>) -> bool {
+    let mut some = false;
+    for c in check {
+        some |= *c != T::default();
+    }
+    some
+}
+
+/// `largest <- max(largest, logit)`; a NaN in `logit` is passed over.
+#[inline(always)]
+fn raise<T: Real>(largest: &mut Lane<T>, logit: &Lane<T>) {
+    for l in 0..LANES {
+        largest[l] = if logit[l] > largest[l] { logit[l] } else { largest[l] };
+    }
+}
+
+/// The factor of squared distances in logits to base 2.
+#[inline(always)]
+fn half_log2_e<T: Real>() -> T {
+    T::of(0.5 * std::f64::consts::LOG2_E)
+}
+
+/// `D` coordinates that stay in registers; isotropic components.
+#[inline(always)]
+fn few_coordinates<T: Real, const D: usize>(at: AtTime<'_, T>, logits: &mut [Lane<T>], x: &[T], out: &mut [T]) -> bool {
+    let (centres, _) = at.centres.as_chunks::<D>();
+    let mut check = [T::default(); LANES];
+    for (x, out) in x.chunks(LANES * D).zip(out.chunks_mut(LANES * D)) {
+        let n = x.len() / D;
+        let mut lanes = [[T::default(); LANES]; D];
+        if n == LANES {
+            for i in 0..D {
+                for l in 0..LANES {
+                    lanes[i][l] = x[l * D + i];
+                }
+            }
+        } else {
+            for i in 0..D {
+                for l in 0..LANES {
+                    // unused lanes repeat the last chain
+                    lanes[i][l] = x[l.min(n - 1) * D + i];
+                }
+            }
+        }
+        let mut largest = [T::of(f64::NEG_INFINITY); LANES];
+        for (k, (logit, c)) in logits.iter_mut().zip(centres).enumerate() {
+            let mut squares = [T::default(); LANES];
+            for i in 0..D {
+                for l in 0..LANES {
+                    let y = lanes[i][l] - c[i];
+                    squares[l] += y * y;
+                }
+            }
+            let (half, log_weight) = (half_log2_e::<T>() * at.precisions[k], at.log_weights[k]);
+            for l in 0..LANES {
+                squares[l] = log_weight - half * squares[l];
+            }
+            raise(&mut largest, &squares);
+            *logit = squares;
+        }
+        let (mut total, mut sum) = ([T::default(); LANES], [[T::default(); LANES]; D]);
+        for (k, (logit, c)) in logits.iter().zip(centres).enumerate() {
+            let (logit, precision) = (*logit, at.precisions[k]);
+            let mut weight = [T::default(); LANES];
+            for l in 0..LANES {
+                weight[l] = (logit[l] - largest[l]).exp2_lane();
+                total[l] += weight[l];
+                weight[l] *= precision;
+            }
+            for i in 0..D {
+                for l in 0..LANES {
+                    sum[i][l] += weight[l] * (c[i] - lanes[i][l]);
+                }
+            }
+        }
+        for i in 0..D {
+            for l in 0..LANES {
+                sum[i][l] /= total[l];
+            }
+            note_overflow(&mut check, &sum[i]);
+        }
+        if n == LANES {
+            for i in 0..D {
+                for l in 0..LANES {
+                    out[l * D + i] = sum[i][l];
+                }
+            }
+        } else {
+            for i in 0..D {
+                for l in 0..n {
+                    out[l * D + i] = sum[i][l];
+                }
+            }
+        }
+    }
+    overflowed(&check)
+}
+
+/// `G` rows of a table of height `d`.
+#[inline(always)]
+fn rows<const G: usize, T>(table: &[T], d: usize, first: usize) -> [&[T]; G] {
+    let mut rows = [&table[..0]; G];
+    for (g, row) in rows.iter_mut().enumerate() {
+        *row = &table[(first + g) * d..][..d];
+    }
+    rows
+}
+
+/// Logits of `G` isotropic components at once: as many sums as registers hold.
+#[inline(always)]
+fn isotropic_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, first: usize) {
+    let centres: [&[T]; G] = rows(at.centres, at.d, first);
+    let mut squares = [[T::default(); LANES]; G];
+    for (i, x) in room.x[..at.d].iter().enumerate() {
+        let x = *x;
+        for g in 0..G {
+            let c = centres[g][i];
+            for l in 0..LANES {
+                let y = x[l] - c;
+                squares[g][l] += y * y;
+            }
+        }
+    }
+    for g in 0..G {
+        let (half, log_weight) = (half_log2_e::<T>() * at.precisions[first + g], at.log_weights[first + g]);
+        for l in 0..LANES {
+            squares[g][l] = log_weight - half * squares[g][l];
+        }
+        room.logits[first + g] = squares[g];
+    }
+}
+
+/// As `isotropic_logits`, with a precision for each coordinate.
+#[inline(always)]
+fn diagonal_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, first: usize) {
+    let centres: [&[T]; G] = rows(at.centres, at.d, first);
+    let precisions: [&[T]; G] = rows(at.precisions, at.d, first);
+    let mut squares = [[T::default(); LANES]; G];
+    for (i, x) in room.x[..at.d].iter().enumerate() {
+        let x = *x;
+        for g in 0..G {
+            let (c, p) = (centres[g][i], precisions[g][i]);
+            for l in 0..LANES {
+                let y = x[l] - c;
+                squares[g][l] += y * (p * y);
+            }
+        }
+    }
+    for g in 0..G {
+        for l in 0..LANES {
+            squares[g][l] = at.log_weights[first + g] - half_log2_e::<T>() * squares[g][l];
+        }
+        room.logits[first + g] = squares[g];
+    }
+}
+
+/// Whitened differences of `G` eigendirections of component `k` from the differences `y`, and their share in `squares`.
+#[inline(always)]
+fn whiten<const G: usize, T: Real>(
+    at: AtTime<'_, T>,
+    y: &[Lane<T>],
+    k: usize,
+    first: usize,
+    whitened: &mut [Lane<T>],
+    squares: &mut Lane<T>,
+) {
+    let directions: [&[T]; G] = rows(&at.bases[k * at.d * at.d..], at.d, first);
+    let mut along = [[T::default(); LANES]; G];
+    for (j, y) in y[..at.d].iter().enumerate() {
+        let y = *y;
+        for g in 0..G {
+            let q = directions[g][j];
+            for l in 0..LANES {
+                along[g][l] += q * y[l];
+            }
+        }
+    }
+    for g in 0..G {
+        let p = at.precisions[k * at.d + first + g];
+        let mut scaled = [T::default(); LANES];
+        for l in 0..LANES {
+            scaled[l] = p * along[g][l];
+            squares[l] += along[g][l] * scaled[l];
+        }
+        whitened[first + g] = scaled;
+    }
+}
+
+/// Components in a stretch of the softmax and the sums that follow it.
+const STRETCH: usize = 64;
+
+/// Turns a stretch of logits into weights `2^(logit - largest)`, and lists the components that are something to a chain.
+#[inline(always)]
+fn weigh<'a, T: Real>(
+    logits: &mut [Lane<T>],
+    first: usize,
+    largest: &Lane<T>,
+    total: &mut Lane<T>,
+    active: &'a mut [usize; STRETCH],
+) -> &'a [usize] {
+    let (largest, mut sum) = (*largest, *total);
+    let mut count = 0;
+    for (k, logit) in logits.iter_mut().enumerate() {
+        let mut weight = *logit;
+        let mut none = true;
+        for l in 0..LANES {
+            weight[l] -= largest[l];
+            none &= weight[l] <= T::LEAST_POWER;
+        }
+        if none {
+            continue;
+        }
+        for l in 0..LANES {
+            weight[l] = weight[l].exp2_lane();
+            sum[l] += weight[l];
+        }
+        *logit = weight;
+        active[count] = first + k;
+        count += 1;
+    }
+    *total = sum;
+    &active[..count]
+}
+
+/// `sum_k weight_k c_k` for `G` coordinates from `first` on.
+#[inline(always)]
+fn add_centres<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, active: &[usize], first: usize) {
+    let mut sum = [[T::default(); LANES]; G];
+    for g in 0..G {
+        sum[g] = room.sum[first + g];
+    }
+    for &k in active {
+        let weight = room.logits[k];
+        let centre = &at.centres[k * at.d + first..][..G];
+        for g in 0..G {
+            for l in 0..LANES {
+                sum[g][l] += weight[l] * centre[g];
+            }
+        }
+    }
+    for g in 0..G {
+        room.sum[first + g] = sum[g];
+    }
+}
+
+/// `sum_k weight_k p_k (c_k - x)` for `G` coordinates from `first` on; the weights of isotropic components have their
+/// precision already.
+#[inline(always)]
+fn add_differences<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, active: &[usize], first: usize) {
+    let (mut sum, mut x) = ([[T::default(); LANES]; G], [[T::default(); LANES]; G]);
+    for g in 0..G {
+        (sum[g], x[g]) = (room.sum[first + g], room.x[first + g]);
+    }
+    for &k in active {
+        let weight = room.logits[k];
+        let centre = &at.centres[k * at.d + first..][..G];
+        if at.shape == Shape::Isotropic {
+            for g in 0..G {
+                for l in 0..LANES {
+                    sum[g][l] += weight[l] * (centre[g] - x[g][l]);
+                }
+            }
+        } else {
+            let precision = &at.precisions[k * at.d + first..][..G];
+            for g in 0..G {
+                for l in 0..LANES {
+                    sum[g][l] += weight[l] * (precision[g] * (centre[g] - x[g][l]));
+                }
+            }
+        }
+    }
+    for g in 0..G {
+        room.sum[first + g] = sum[g];
+    }
+}
+
+/// `-sum_k weight_k Q_k y_k` of whitened differences `y_k`, for `G` coordinates from `first` on.
+#[inline(always)]
+fn add_pulls<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, active: &[usize], first: usize) {
+    let d = at.d;
+    for &k in active {
+        let mut pull = [[T::default(); LANES]; G];
+        let directions = at.bases[k * d * d..(k + 1) * d * d].chunks_exact(d);
+        for (y, q) in room.whitened[d * (k + 1)..][..d].iter().zip(directions) {
+            let (y, q) = (*y, &q[first..][..G]);
+            for g in 0..G {
+                for l in 0..LANES {
+                    pull[g][l] += q[g] * y[l];
+                }
+            }
+        }
+        let weight = room.logits[k];
+        for g in 0..G {
+            let mut sum = room.sum[first + g];
+            for l in 0..LANES {
+                sum[l] -= weight[l] * pull[g][l];
+            }
+            room.sum[first + g] = sum;
+        }
+    }
+}
+
+/// Calls `$kernel::<G, T>` on `0..$len`: in groups of 4 (2 in f64, whose lanes take twice the registers), then one by one.
+macro_rules! in_groups {
+    ($T:ident, $len:expr, |$i:ident| $kernel:ident($($arg:expr),*)) => {{
+        let (len, mut $i) = ($len, 0);
+        if $T::TWO_PLANES {
+            while $i + 2 <= len {
+                $kernel::<2, $T>($($arg),*);
+                $i += 2;
+            }
+        } else {
+            while $i + 4 <= len {
+                $kernel::<4, $T>($($arg),*);
+                $i += 4;
+            }
+        }
+        while $i < len {
+            $kernel::<1, $T>($($arg),*);
+            $i += 1;
+        }
+    }};
 }
 
 #[inline(always)]
 fn largest_of<T: Real>(logits: &[Lane<T>]) -> Lane<T> {
-    let mut largest = logits[0];
-    for &logit in &logits[1..] {
-        for l in 0..LANES {
-            largest[l] = if logit[l] > largest[l] { logit[l] } else { largest[l] };
-        }
+    let mut largest = [T::of(f64::NEG_INFINITY); LANES];
+    for logit in logits {
+        raise(&mut largest, logit);
     }
     largest
 }
 
-/// Turns logits into responsibilities, in place.
 #[inline(always)]
-fn softmax<T: Real>(logits: &mut [Lane<T>], largest: &Lane<T>) {
-    let mut total = [T::default(); LANES];
-    let largest = *largest;
-    for logit in logits.iter_mut() {
-        let mut e = *logit;
-        for l in 0..LANES {
-            e[l] = (e[l] - largest[l]).exp_lane();
-            total[l] += e[l];
+fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
+    in_groups!(T, at.log_weights.len(), |k| isotropic_logits(at, room, k));
+    let largest = largest_of(room.logits);
+    let (mut total, mut pull) = ([T::default(); LANES], [T::default(); LANES]);
+    room.sum.fill([T::default(); LANES]);
+    let mut active = [0; STRETCH];
+    for first in (0..room.logits.len()).step_by(STRETCH) {
+        let end = room.logits.len().min(first + STRETCH);
+        let active = weigh(&mut room.logits[first..end], first, &largest, &mut total, &mut active);
+        if !at.equal {
+            for &k in active {
+                let (mut weight, precision) = (room.logits[k], at.precisions[k]);
+                for l in 0..LANES {
+                    weight[l] *= precision;
+                    pull[l] += weight[l];
+                }
+                room.logits[k] = weight;
+            }
         }
-        *logit = e;
-    }
-    for total in &mut total {
-        *total = T::of(1.0) / *total;
-    }
-    for logit in logits {
-        let mut r = *logit;
-        for l in 0..LANES {
-            r[l] *= total[l];
+        if at.products {
+            in_groups!(T, at.d, |i| add_centres(at, room, active, i));
+        } else {
+            in_groups!(T, at.d, |i| add_differences(at, room, active, i));
         }
-        *logit = r;
+    }
+    let common = if at.equal { at.precisions[0] } else { T::of(1.0) };
+    let pull = if at.equal { total } else { pull };
+    let mut factor = [T::default(); LANES];
+    for l in 0..LANES {
+        factor[l] = common / total[l];
+    }
+    for (sum, x) in room.sum.iter_mut().zip(&*room.x) {
+        let (mut s, x) = (*sum, *x);
+        for l in 0..LANES {
+            if at.products {
+                s[l] -= pull[l] * x[l];
+            }
+            s[l] *= factor[l];
+        }
+        *sum = s;
     }
 }
 
-impl<T: Real> Tile<'_, T> {
-    /// Two passes: all logits, then the weighted sum.
-    #[inline(always)]
-    fn isotropic(&mut self) {
-        let d = self.d;
-        for (k, logit) in self.logits.iter_mut().enumerate() {
-            let mut squares = [T::default(); LANES];
-            for (x, &c) in self.x.iter().zip(&self.centres[k * d..(k + 1) * d]) {
-                let x = *x;
-                for l in 0..LANES {
-                    let y = x[l] - c;
-                    squares[l] += y * y;
-                }
-            }
-            let (half, log_weight) = (T::of(0.5) * self.precisions[k], self.log_weights[k]);
-            *logit = squares.map(|s| log_weight - half * s);
-        }
-        let largest = largest_of(self.logits);
-        softmax(self.logits, &largest);
-        for (k, weight) in self.logits.iter().enumerate() {
-            let weight = weight.map(|w| w * self.precisions[k]);
-            for ((sum, x), &c) in self.sum.iter_mut().zip(&*self.x).zip(&self.centres[k * d..(k + 1) * d]) {
-                let (x, mut total) = (*x, *sum);
-                for l in 0..LANES {
-                    total[l] += weight[l] * (c - x[l]);
-                }
-                *sum = total;
-            }
-        }
+#[inline(always)]
+fn diagonal<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
+    in_groups!(T, at.log_weights.len(), |k| diagonal_logits(at, room, k));
+    let largest = largest_of(room.logits);
+    let mut total = [T::default(); LANES];
+    room.sum.fill([T::default(); LANES]);
+    let mut active = [0; STRETCH];
+    for first in (0..room.logits.len()).step_by(STRETCH) {
+        let end = room.logits.len().min(first + STRETCH);
+        let active = weigh(&mut room.logits[first..end], first, &largest, &mut total, &mut active);
+        in_groups!(T, at.d, |i| add_differences(at, room, active, i));
     }
+    share(room.sum, &total);
+}
 
-    #[inline(always)]
-    fn diagonal(&mut self) {
-        let d = self.d;
-        for (k, logit) in self.logits.iter_mut().enumerate() {
-            let mut quadratic = [T::default(); LANES];
-            let rows = self.centres[k * d..(k + 1) * d].iter().zip(&self.precisions[k * d..(k + 1) * d]);
-            for (x, (&c, &p)) in self.x.iter().zip(rows) {
-                let x = *x;
-                for l in 0..LANES {
-                    let y = x[l] - c;
-                    quadratic[l] += y * (p * y);
-                }
+#[inline(always)]
+fn full<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
+    let d = at.d;
+    for k in 0..at.log_weights.len() {
+        let (y, whitened) = room.whitened.split_at_mut(d);
+        for ((y, x), &c) in y.iter_mut().zip(&*room.x).zip(&at.centres[k * d..(k + 1) * d]) {
+            let mut difference = *x;
+            for l in 0..LANES {
+                difference[l] -= c;
             }
-            let log_weight = self.log_weights[k];
-            *logit = quadratic.map(|q| log_weight - T::of(0.5) * q);
+            *y = difference;
         }
-        let largest = largest_of(self.logits);
-        softmax(self.logits, &largest);
-        for (k, &weight) in self.logits.iter().enumerate() {
-            let rows = self.centres[k * d..(k + 1) * d].iter().zip(&self.precisions[k * d..(k + 1) * d]);
-            for ((sum, x), (&c, &p)) in self.sum.iter_mut().zip(&*self.x).zip(rows) {
-                let (x, mut total) = (*x, *sum);
-                for l in 0..LANES {
-                    total[l] += weight[l] * (p * (c - x[l]));
-                }
-                *sum = total;
-            }
+        let mut squares = [T::default(); LANES];
+        let whitened = &mut whitened[k * d..(k + 1) * d];
+        in_groups!(T, d, |i| whiten(at, y, k, i, whitened, &mut squares));
+        for l in 0..LANES {
+            squares[l] = at.log_weights[k] - half_log2_e::<T>() * squares[l];
         }
+        room.logits[k] = squares;
     }
+    let largest = largest_of(room.logits);
+    let mut total = [T::default(); LANES];
+    room.sum.fill([T::default(); LANES]);
+    let mut active = [0; STRETCH];
+    for first in (0..room.logits.len()).step_by(STRETCH) {
+        let end = room.logits.len().min(first + STRETCH);
+        let active = weigh(&mut room.logits[first..end], first, &largest, &mut total, &mut active);
+        in_groups!(T, d, |i| add_pulls(at, room, active, i));
+    }
+    share(room.sum, &total);
+}
 
-    /// One pass with a running maximum, because here a component's `u` costs more than rescaling the sum.
-    #[inline(always)]
-    fn full(&mut self) {
-        let d = self.d;
-        let mut largest = [T::of(f64::NEG_INFINITY); LANES];
-        let mut total = [T::default(); LANES];
-        for k in 0..self.log_weights.len() {
-            let basis = &self.bases[k * d * d..(k + 1) * d * d];
-            let centre = &self.centres[k * d..(k + 1) * d];
-            let mut quadratic = [T::default(); LANES];
-            // work = (L + sigma^2)^-1 Q^T (x - c)
-            for ((work, q), &p) in self.work.iter_mut().zip(basis.chunks_exact(d)).zip(&self.precisions[k * d..]) {
-                let mut y = [T::default(); LANES];
-                for ((&x, &c), &q) in self.x.iter().zip(centre).zip(q) {
-                    for l in 0..LANES {
-                        y[l] += q * (x[l] - c);
-                    }
-                }
-                let precise = y.map(|y| p * y);
-                for l in 0..LANES {
-                    quadratic[l] += y[l] * precise[l];
-                }
-                *work = precise;
-            }
-            let (mut keep, mut weight) = ([T::default(); LANES], [T::default(); LANES]);
-            for l in 0..LANES {
-                let logit = self.log_weights[k] - T::of(0.5) * quadratic[l];
-                // a NaN stays: it is neither above nor below
-                let new = if logit > largest[l] { logit } else { largest[l] };
-                let up = new > largest[l];
-                let less = if up { largest[l] - new } else { logit - new };
-                let factor = less.exp_lane();
-                keep[l] = if up { factor } else { T::of(1.0) };
-                weight[l] = if up { T::of(1.0) } else { factor };
-                largest[l] = new;
-                total[l] = total[l] * keep[l] + weight[l];
-            }
-            for (j, sum) in self.sum.iter_mut().enumerate() {
-                let mut u = [T::default(); LANES];
-                for (&work, q) in self.work.iter().zip(basis.chunks_exact(d)) {
-                    for l in 0..LANES {
-                        u[l] += q[j] * work[l];
-                    }
-                }
-                let mut new = *sum;
-                for l in 0..LANES {
-                    new[l] = new[l] * keep[l] - weight[l] * u[l];
-                }
-                *sum = new;
-            }
+/// `sum <- sum / total`
+#[inline(always)]
+fn share<T: Real>(sum: &mut [Lane<T>], total: &Lane<T>) {
+    let total = *total;
+    for sum in sum {
+        let mut s = *sum;
+        for l in 0..LANES {
+            s[l] /= total[l];
         }
-        for sum in self.sum.iter_mut() {
-            for l in 0..LANES {
-                sum[l] /= total[l];
-            }
-        }
+        *sum = s;
     }
 }

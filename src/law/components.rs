@@ -9,8 +9,13 @@
 //! l_k = ln w_k - (1/2) ln det - (1/2) <x - alpha m_k, u_k>
 //! s   = -sum_k r_k u_k,     r = softmax(l)
 //! ```
+//!
+//! For isotropic components `s = sum_k r_k p_k (alpha m_k - x)` with precisions `p_k`. Where no mean is further than
+//! `2^8 / sqrt(p)` from the origin in a coordinate, this is taken as `sum r p alpha m - x sum r p`, which costs two thirds:
+//! it adds an error of about `p max|alpha m|` units of rounding, that is at most 2^8 of them beside a score of size
+//! `sqrt(p)`. Elsewhere differences are taken first.
 
-use super::component_kernel::{Blocks, LANES, Linear, Shape, Tile};
+use super::component_kernel::{AtTime, Blocks, LANES, Linear, Room, Scaled, Shape};
 use super::law_trait::Constants;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::math::portable::{exp, ln};
@@ -35,9 +40,33 @@ pub(super) struct Components {
     pub variances: Vec<f64>,
     /// Empty, or `d x d x K`: eigenvectors, column by column.
     pub bases: Vec<f64>,
+    /// `log2 w_k`, `K`.
+    log_weights: Vec<f64>,
+    /// Whether all variances are one isotropic variance.
+    equal: bool,
+    /// The largest coordinate of a mean.
+    reach: f64,
 }
 
+/// Where a mixture's score is a difference of sums: see the head of this file.
+const PRODUCTS_REACH: f64 = 256.0;
+
 impl Components {
+    /// Takes lists that were checked.
+    pub fn new(
+        dim: usize,
+        shape: Shape,
+        weights: Vec<f64>,
+        means: Vec<f64>,
+        variances: Vec<f64>,
+        bases: Vec<f64>,
+    ) -> Self {
+        let log_weights = weights.iter().map(|&w| ln(w) * std::f64::consts::LOG2_E).collect();
+        let equal = shape == Shape::Isotropic && variances.windows(2).all(|w| w[0] == w[1]);
+        let reach = means.iter().fold(0.0_f64, |a, m| a.max(m.abs()));
+        Self { dim, shape, weights, means, variances, bases, log_weights, equal, reach }
+    }
+
     pub fn len(&self) -> usize {
         self.weights.len()
     }
@@ -103,11 +132,9 @@ impl Components {
     }
 
     pub fn diffused(&self, at: Transition) -> Self {
-        Self {
-            means: self.means.iter().map(|m| at.scale * m).collect(),
-            variances: self.variances.iter().map(|v| at.scale * at.scale * v + at.variance).collect(),
-            ..self.clone()
-        }
+        let means = self.means.iter().map(|m| at.scale * m).collect();
+        let variances = self.variances.iter().map(|v| at.scale * at.scale * v + at.variance).collect();
+        Self::new(self.dim, self.shape, self.weights.clone(), means, variances, self.bases.clone())
     }
 
     pub fn has_density(&self, at: Transition) -> bool {
@@ -227,11 +254,12 @@ impl Components {
     /// Scratch elements: constants of the components at one time, and one block of lanes.
     pub fn scratch_len(&self) -> usize {
         let (d, k) = (self.dim, self.len());
-        k * d + self.precision_len() + k + self.bases.len() + (3 * d + k) * LANES
-    }
-
-    fn precision_len(&self) -> usize {
-        self.variances.len()
+        let constants = k * d + self.variances.len() + k + self.bases.len();
+        match self.shape {
+            Shape::Isotropic | Shape::Diagonal if k == 1 => 2 * d,
+            Shape::Isotropic | Shape::Diagonal => constants + (2 * d + k) * LANES,
+            Shape::Full => constants + (3 * d + k + k * d) * LANES,
+        }
     }
 
     /// The scores at a marginal. The caller has checked shapes, scratch and that there is a density.
@@ -247,51 +275,50 @@ impl Components {
             return self.score_of_one(at, x, out, scratch);
         }
         let (centres, scratch) = scratch.split_at_mut(n * d);
-        let (precisions, scratch) = scratch.split_at_mut(self.precision_len());
+        let (precisions, scratch) = scratch.split_at_mut(self.variances.len());
         let (log_weights, scratch) = scratch.split_at_mut(n);
         let (bases, scratch) = scratch.split_at_mut(self.bases.len());
-        for (c, m) in centres.iter_mut().zip(&self.means) {
-            *c = T::of(at.scale * m);
-        }
-        let variance = |v: &f64| at.scale * at.scale * v + at.variance;
-        for (p, v) in precisions.iter_mut().zip(&self.variances) {
-            *p = T::of(1.0 / variance(v));
-        }
-        // ln w_k - (1/2) ln det C_k, relative to the first component so that T need not hold the determinant
-        let weight_of = |k: usize| {
-            let log_det: f64 = match self.shape {
-                Shape::Isotropic => d as f64 * ln(variance(&self.variances[k])),
-                Shape::Diagonal | Shape::Full => {
-                    self.variances[k * d..(k + 1) * d].iter().map(|v| ln(variance(v))).sum()
-                }
+        dispatch(Scaled { scale: at.scale, from: &self.means, to: centres });
+        dispatch(Scaled { scale: 1.0, from: &self.bases, to: bases });
+        let variance = |v: f64| at.scale * at.scale * v + at.variance;
+        let steepest = if self.equal {
+            let precision = 1.0 / variance(self.variances[0]);
+            precisions.fill(T::of(precision));
+            dispatch(Scaled { scale: 1.0, from: &self.log_weights, to: log_weights });
+            precision
+        } else {
+            let mut steepest = 0.0_f64;
+            for (p, &v) in precisions.iter_mut().zip(&self.variances) {
+                let precision = 1.0 / variance(v);
+                steepest = steepest.max(precision);
+                *p = T::of(precision);
+            }
+            // log2 of w_k / sqrt(det C_k), relative to the first component so that T need not hold the determinant
+            let weight_of = |k: usize| {
+                let log_det: f64 = match self.shape {
+                    Shape::Isotropic => d as f64 * ln(variance(self.variances[k])),
+                    Shape::Diagonal | Shape::Full => {
+                        self.variances[k * d..(k + 1) * d].iter().map(|&v| ln(variance(v))).sum()
+                    }
+                };
+                self.log_weights[k] - 0.5 * std::f64::consts::LOG2_E * log_det
             };
-            ln(self.weights[k]) - 0.5 * log_det
+            let reference = weight_of(0);
+            for (k, l) in log_weights.iter_mut().enumerate() {
+                *l = T::of(weight_of(k) - reference);
+            }
+            steepest
         };
-        let equal = self.shape == Shape::Isotropic && self.variances.windows(2).all(|w| w[0] == w[1]);
-        let reference = if equal { 0.0 } else { weight_of(0) };
-        for (k, l) in log_weights.iter_mut().enumerate() {
-            *l = T::of(if equal { ln(self.weights[k]) } else { weight_of(k) - reference });
-        }
-        for (b, q) in bases.iter_mut().zip(&self.bases) {
-            *b = T::of(*q);
-        }
-        let (lanes, scratch) = scratch.split_at_mut(3 * d * LANES);
-        let (x_lanes, lanes) = lanes.as_chunks_mut::<LANES>().0.split_at_mut(d);
-        let (sum_lanes, work_lanes) = lanes.split_at_mut(d);
-        let logits = &mut scratch.as_chunks_mut::<LANES>().0[..n];
-        let tile = Tile {
-            d,
-            shape: self.shape,
-            centres,
-            precisions,
-            log_weights,
-            bases,
-            x: x_lanes,
-            sum: sum_lanes,
-            work: work_lanes,
-            logits,
-        };
-        let overflow = dispatch(Blocks { tile, x: x.as_slice(), out: out.as_mut_slice() });
+        let products = steepest.sqrt() * at.scale.abs() * self.reach <= PRODUCTS_REACH;
+        let at_time =
+            AtTime { d, shape: self.shape, equal: self.equal, products, centres, precisions, log_weights, bases };
+        let lanes = scratch.as_chunks_mut::<LANES>().0;
+        let (x_lanes, lanes) = lanes.split_at_mut(d);
+        let (sum, lanes) = lanes.split_at_mut(d);
+        let (logits, lanes) = lanes.split_at_mut(n);
+        let whitened = if self.shape == Shape::Full { &mut lanes[..d + n * d] } else { &mut [] };
+        let room = Room { x: x_lanes, sum, logits, whitened };
+        let overflow = dispatch(Blocks { at: at_time, room, x: x.as_slice(), out: out.as_mut_slice() });
         if overflow {
             for (j, x) in x.chains().enumerate() {
                 self.mend_far_chain(at, x, out.chain_mut(j));

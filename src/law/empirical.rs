@@ -50,14 +50,14 @@ impl Empirical {
         ParameterError::all_finite("data", data)?;
         let m = data.len() / dim;
         Ok(Self {
-            components: Components {
+            components: Components::new(
                 dim,
-                shape: Shape::Isotropic,
-                weights: vec![1.0 / m as f64; m],
-                means: data.to_vec(),
-                variances: vec![0.0; m],
-                bases: Vec::new(),
-            },
+                Shape::Isotropic,
+                vec![1.0 / m as f64; m],
+                data.to_vec(),
+                vec![0.0; m],
+                Vec::new(),
+            ),
             ball: OnceLock::new(),
         })
     }

@@ -105,7 +105,7 @@ impl GaussianMixture {
             |w| w > 0.0,
             "positive: a weight is too small beside the others",
         )?;
-        Ok(Self { components: Components { dim, shape, weights, means: means.concat(), variances, bases } })
+        Ok(Self { components: Components::new(dim, shape, weights, means.concat(), variances, bases) })
     }
 
     /// Number of components, `K`.
