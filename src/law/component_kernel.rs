@@ -202,6 +202,7 @@ fn few_coordinates<T: Real, const D: usize>(at: AtTime<'_, T>, logits: &mut [Lan
         let n = x.len() / D;
         let mut lanes = [[T::default(); LANES]; D];
         if n == LANES {
+            let x = &x[..LANES * D];
             for i in 0..D {
                 for l in 0..LANES {
                     lanes[i][l] = x[l * D + i];
@@ -231,28 +232,58 @@ fn few_coordinates<T: Real, const D: usize>(at: AtTime<'_, T>, logits: &mut [Lan
             raise(&mut largest, &squares);
             *logit = squares;
         }
-        let (mut total, mut sum) = ([T::default(); LANES], [[T::default(); LANES]; D]);
-        for (k, (logit, c)) in logits.iter().zip(centres).enumerate() {
-            let (logit, precision) = (*logit, at.precisions[k]);
-            let mut weight = [T::default(); LANES];
+        // apart from the sums, so that the constants of the power stay in registers
+        let mut total = [T::default(); LANES];
+        for logit in logits.iter_mut() {
+            let mut weight = *logit;
             for l in 0..LANES {
-                weight[l] = (logit[l] - largest[l]).exp2_lane();
+                weight[l] = (weight[l] - largest[l]).exp2_lane();
                 total[l] += weight[l];
-                weight[l] *= precision;
+            }
+            *logit = weight;
+        }
+        let mut sum = [[T::default(); LANES]; D];
+        if at.products && at.equal {
+            for (weight, c) in logits.iter().zip(centres) {
+                let weight = *weight;
+                for i in 0..D {
+                    for l in 0..LANES {
+                        sum[i][l] += weight[l] * c[i];
+                    }
+                }
+            }
+            let mut factor = [T::default(); LANES];
+            for l in 0..LANES {
+                factor[l] = at.precisions[0] / total[l];
             }
             for i in 0..D {
                 for l in 0..LANES {
-                    sum[i][l] += weight[l] * (c[i] - lanes[i][l]);
+                    sum[i][l] = (sum[i][l] - total[l] * lanes[i][l]) * factor[l];
+                }
+            }
+        } else {
+            for (k, (weight, c)) in logits.iter().zip(centres).enumerate() {
+                let mut weight = *weight;
+                for l in 0..LANES {
+                    weight[l] *= at.precisions[k];
+                }
+                for i in 0..D {
+                    for l in 0..LANES {
+                        sum[i][l] += weight[l] * (c[i] - lanes[i][l]);
+                    }
+                }
+            }
+            for i in 0..D {
+                for l in 0..LANES {
+                    sum[i][l] /= total[l];
                 }
             }
         }
         for i in 0..D {
-            for l in 0..LANES {
-                sum[i][l] /= total[l];
-            }
             note_overflow(&mut check, &sum[i]);
         }
         if n == LANES {
+            let out = &mut out[..LANES * D];
             for i in 0..D {
                 for l in 0..LANES {
                     out[l * D + i] = sum[i][l];

@@ -279,12 +279,11 @@ impl<T: Real> Kernel for AcrossChains<'_, T> {
                     // a pair for each chain in this slab and in the next
                     let (cos, sin) = T::normals(&high, &low);
                     for half in 0..2 {
-                        let mut z = [T::default(); PAIRS];
-                        for l in 0..LANES {
-                            (z[2 * l], z[2 * l + 1]) = (cos[half * LANES + l], sin[half * LANES + l]);
-                        }
                         let at = ((step + half) * s.n + j0) * 2;
-                        s.out[at..at + PAIRS].copy_from_slice(&z);
+                        let out = &mut s.out[at..at + PAIRS];
+                        for l in 0..LANES {
+                            (out[2 * l], out[2 * l + 1]) = (cos[half * LANES + l], sin[half * LANES + l]);
+                        }
                     }
                     step += 2;
                     continue;
