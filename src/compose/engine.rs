@@ -59,12 +59,12 @@ impl<T: Real> Engine<'_, T> {
                 break;
             }
             let place = self.program.place(step);
-            let evaluations = self.step(place, steps.end - step - 1, x.reborrow(), ws);
+            let (evaluations, finite) = self.step(place, steps.end - step - 1, x.reborrow(), ws);
             // failed chains ride along; they do not count
             let live = n - parked.len() as u64;
             result.evaluations.add(place.kind, if live == n { evaluations } else { evaluations * live / n });
             let bad = ws.take_bad();
-            if bad.is_some() || !dispatch(AllFinite(x.as_slice())) {
+            if bad.is_some() || !(finite || dispatch(AllFinite(x.as_slice()))) {
                 self.sort_out(step, place, x.reborrow(), bad.unwrap_or_default(), &mut parked, &mut result.failures);
                 shelter(x.reborrow(), &parked);
             }
@@ -103,8 +103,9 @@ impl<T: Real> Engine<'_, T> {
         }
     }
 
-    /// One step of one tile; `left` more steps follow it. The result is the number of chain-evaluations.
-    fn step(&self, place: Place, left: u64, mut x: BatchViewMut<'_, T>, ws: &mut Workspace<T>) -> u64 {
+    /// One step of one tile; `left` more steps follow it. The result is the number of chain-evaluations, and whether the
+    /// step has seen that all states are finite.
+    fn step(&self, place: Place, left: u64, mut x: BatchViewMut<'_, T>, ws: &mut Workspace<T>) -> (u64, bool) {
         let Place { kind, node, inner } = place;
         let (program, time) = (self.program, self.grid.node(node));
         // the stream, the step's number in it, the steps of the stream that follow, and the coefficients
@@ -131,7 +132,8 @@ impl<T: Real> Engine<'_, T> {
             (None, StepKind::Corrector) => self.corrector.correct(&mut cx, time, x),
             (None, _) => self.predictor.predict(&mut cx, self.grid.interval(node), x),
         }
-        cx.evaluations()
+        // a rule of the user's may touch the states after its last affine step
+        (cx.evaluations(), affine.is_some() && cx.left_finite())
     }
 }
 

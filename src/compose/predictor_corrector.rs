@@ -478,9 +478,13 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         if let Some(tile) = self.tile.or_else(|| self.parts.score.preferred_tile()) {
             return tile.max(1);
         }
-        let in_cache = 16 * 1024 / (size_of::<S::Scalar>() * self.dim());
-        let share = n_chains.div_ceil(n_threads()).next_multiple_of(16);
-        in_cache.clamp(64, 4096).min(share)
+        let chain = size_of::<S::Scalar>() * self.dim();
+        // states and scores in the first cache, but no fewer chains than fill the lanes while these fit into the second
+        let least = if 16 * chain <= 256 * 1024 { (128 * 1024 / chain).clamp(16, 64) } else { 256 * 1024 / chain };
+        let tile = (16 * 1024 / chain).clamp(least.max(1), 4096);
+        let share = n_chains.div_ceil(n_threads());
+        // a block of lanes is not shared among threads, unless rows are so long that scores hardly work across chains
+        if chain < 16 * 1024 { tile.next_multiple_of(16).min(share.next_multiple_of(16)) } else { tile.min(share) }
     }
 
     fn run_from(&self, states: Batch<S::Scalar>, first_chain: u64, seed: u64) -> Run<S::Scalar> {

@@ -5,6 +5,7 @@ use crate::error::ParameterError;
 use crate::math::{BLOCK, LANES, PAIRS, Word};
 use crate::real::Real;
 use crate::simd::{Kernel, dispatch};
+use std::marker::PhantomData;
 
 /// What a draw is for. Each phase has draws of its own, so that none shifts another's.
 ///
@@ -189,13 +190,54 @@ impl NoiseField {
         steps: usize,
         out: &mut [T],
     ) {
-        let slabs =
-            Slabs { seed: self.seed, stream, first_chain, first_draw, dim, steps, n: out.len() / (dim * steps), out };
-        if slabs.n >= 8 && dim < 32 {
-            dispatch(AcrossChains(slabs));
+        let n = out.len() / (dim * steps);
+        let span = Span { seed: self.seed, stream, first_chain, first_draw, dim, steps, n };
+        if runs_along(dim, n) {
+            dispatch(AlongChain::new(span, Copied(out)));
         } else {
-            dispatch(AlongChain::new(slabs));
+            dispatch(AcrossChains { span, out });
         }
+    }
+
+    /// Pours draws `first_draw..first_draw + dim` of `n` chains into a sink, chain after chain.
+    pub(crate) fn pour<T: Real, S: Sink<T>>(
+        &self,
+        stream: Stream,
+        first_chain: u64,
+        first_draw: u64,
+        dim: usize,
+        n: usize,
+        sink: S,
+    ) -> S {
+        let span = Span { seed: self.seed, stream, first_chain, first_draw, dim, steps: 1, n };
+        dispatch(AlongChain::new(span, sink))
+    }
+}
+
+/// Whether lanes are best spent along a chain: its draws fill them, or there are too few chains.
+pub(crate) fn runs_along(dim: usize, n: usize) -> bool {
+    n < LANES || (dim >= BLOCK && (!dim.is_multiple_of(4) || dim.is_multiple_of(BLOCK) || dim >= 8 * BLOCK))
+}
+
+/// Takes the noise of a slab as it is made, chain after chain, `dim` elements each.
+pub(crate) trait Sink<T> {
+    /// Elements `at..at + BLOCK`.
+    fn block(&mut self, at: usize, z: &[T; BLOCK]);
+    /// Fewer elements, from `at` on.
+    fn part(&mut self, at: usize, z: &[T]);
+}
+
+/// The sink that keeps the noise.
+struct Copied<'a, T>(&'a mut [T]);
+
+impl<T: Copy> Sink<T> for Copied<'_, T> {
+    #[inline(always)]
+    fn block(&mut self, at: usize, z: &[T; BLOCK]) {
+        self.0[at..at + BLOCK].copy_from_slice(z);
+    }
+    #[inline(always)]
+    fn part(&mut self, at: usize, z: &[T]) {
+        self.0[at..at + z.len()].copy_from_slice(z);
     }
 }
 
@@ -232,8 +274,8 @@ impl Address {
     }
 }
 
-/// `steps` slabs of `dim x n`.
-struct Slabs<'a, T> {
+/// Which draws: `steps` slabs of `dim x n`.
+struct Span {
     seed: u64,
     stream: Stream,
     first_chain: u64,
@@ -241,13 +283,12 @@ struct Slabs<'a, T> {
     dim: usize,
     steps: usize,
     n: usize,
-    out: &'a mut [T],
 }
 
-impl<T: Real> Slabs<'_, T> {
+impl Span {
     /// The words of `LANES` quads: their upper halves, and the lower ones if the scalar has a second plane.
     #[inline(always)]
-    fn words(&self, quad: u64, chain: [u64; LANES], ahead: [u64; LANES]) -> [[Word<LANES>; 4]; 2] {
+    fn words<T: Real>(&self, quad: u64, chain: [u64; LANES], ahead: [u64; LANES]) -> [[Word<LANES>; 4]; 2] {
         let address = Address::new(self.stream, quad);
         let high = philox4x32_10(address.counter(0, chain, ahead), self.seed);
         let low = if T::TWO_PLANES { philox4x32_10(address.counter(1, chain, ahead), self.seed) } else { high };
@@ -256,13 +297,16 @@ impl<T: Real> Slabs<'_, T> {
 }
 
 /// Lanes are neighbouring chains: best for few coordinates.
-struct AcrossChains<'a, T>(Slabs<'a, T>);
+struct AcrossChains<'a, T> {
+    span: Span,
+    out: &'a mut [T],
+}
 
 impl<T: Real> Kernel for AcrossChains<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let s = self.0;
+        let Self { span: s, out: all } = self;
         let (first, last) = (s.first_draw, s.first_draw + (s.dim * s.steps) as u64);
         for j0 in (0..s.n).step_by(LANES) {
             let lanes = LANES.min(s.n - j0);
@@ -273,14 +317,14 @@ impl<T: Real> Kernel for AcrossChains<'_, T> {
             // the slab and the coordinate of the next draw
             let (mut step, mut i) = (0, 0);
             for quad in first / 4..last.div_ceil(4) {
-                let [high, low] = s.words(quad, chain, [0; LANES]);
+                let [high, low] = s.words::<T>(quad, chain, [0; LANES]);
                 let whole = lanes == LANES && 4 * quad >= first && 4 * quad + 4 <= last;
                 if whole && s.dim == 2 && i == 0 {
                     // a pair for each chain in this slab and in the next
                     let (cos, sin) = T::normals(&high, &low);
                     for half in 0..2 {
                         let at = ((step + half) * s.n + j0) * 2;
-                        let out = &mut s.out[at..at + PAIRS];
+                        let out = &mut all[at..at + PAIRS];
                         for l in 0..LANES {
                             (out[2 * l], out[2 * l + 1]) = (cos[half * LANES + l], sin[half * LANES + l]);
                         }
@@ -293,7 +337,7 @@ impl<T: Real> Kernel for AcrossChains<'_, T> {
                     let z = T::normals_by_lane(&high, &low);
                     for (l, z) in z.as_chunks::<4>().0.iter().enumerate() {
                         let at = (step * s.n + j0 + l) * s.dim + i;
-                        s.out[at..at + 4].copy_from_slice(z);
+                        all[at..at + 4].copy_from_slice(z);
                     }
                     (step, i) = if i + 4 == s.dim { (step + 1, 0) } else { (step, i + 4) };
                     continue;
@@ -307,7 +351,7 @@ impl<T: Real> Kernel for AcrossChains<'_, T> {
                     }
                     let at = (step * s.n + j0) * s.dim + i;
                     for (l, &z) in z[..lanes].iter().enumerate() {
-                        s.out[at + l * s.dim] = z;
+                        all[at + l * s.dim] = z;
                     }
                     i += 1;
                     if i == s.dim {
@@ -320,33 +364,34 @@ impl<T: Real> Kernel for AcrossChains<'_, T> {
 }
 
 /// Lanes are neighbouring quads of one chain: best for many coordinates, or for few chains.
-struct AlongChain<'a, T> {
-    slabs: Slabs<'a, T>,
+struct AlongChain<T, S> {
+    span: Span,
+    sink: S,
     /// `0, 1, 2, ...`: comes from outside, as the compiler would take a constant to pieces.
     ahead: [u64; LANES],
+    scalar: PhantomData<T>,
 }
 
-impl<'a, T> AlongChain<'a, T> {
-    fn new(slabs: Slabs<'a, T>) -> Self {
-        Self { slabs, ahead: std::array::from_fn(|l| l as u64) }
+impl<T, S> AlongChain<T, S> {
+    fn new(span: Span, sink: S) -> Self {
+        Self { span, sink, ahead: std::array::from_fn(|l| l as u64), scalar: PhantomData }
     }
 }
 
-impl<T: Real> Kernel for AlongChain<'_, T> {
-    type Output = ();
+impl<T: Real, S: Sink<T>> Kernel for AlongChain<T, S> {
+    type Output = S;
     #[inline(always)]
-    fn run(self) {
-        let Self { slabs: s, ahead } = self;
+    fn run(self) -> S {
+        let Self { span: s, mut sink, ahead, .. } = self;
         let (first, last) = (s.first_draw, s.first_draw + (s.dim * s.steps) as u64);
         for j in 0..s.n {
             let (mut step, mut i) = (0, 0);
             for quad in (first / 4..last.div_ceil(4)).step_by(LANES) {
-                let [high, low] = s.words(quad, [s.first_chain + j as u64; LANES], ahead);
+                let [high, low] = s.words::<T>(quad, [s.first_chain + j as u64; LANES], ahead);
                 let z = T::normals_by_lane(&high, &low);
                 let begin = 4 * quad;
                 if begin >= first && begin + BLOCK as u64 <= last && i + BLOCK <= s.dim {
-                    let at = (step * s.n + j) * s.dim + i;
-                    s.out[at..at + BLOCK].copy_from_slice(&z);
+                    sink.block((step * s.n + j) * s.dim + i, &z);
                     (step, i) = if i + BLOCK == s.dim { (step + 1, 0) } else { (step, i + BLOCK) };
                     continue;
                 }
@@ -354,18 +399,17 @@ impl<T: Real> Kernel for AlongChain<'_, T> {
                 let z = z;
                 let mut now = &z[first.saturating_sub(begin) as usize..(last - begin).min(BLOCK as u64) as usize];
                 while !now.is_empty() {
-                    let len = now.len().min(s.dim - i);
-                    let at = (step * s.n + j) * s.dim + i;
-                    let (head, rest) = now.split_at(len);
-                    s.out[at..at + len].copy_from_slice(head);
+                    let (head, rest) = now.split_at(now.len().min(s.dim - i));
+                    sink.part((step * s.n + j) * s.dim + i, head);
                     now = rest;
-                    i += len;
+                    i += head.len();
                     if i == s.dim {
                         (step, i) = (step + 1, 0);
                     }
                 }
             }
         }
+        sink
     }
 }
 
@@ -377,11 +421,11 @@ mod tests {
 
     fn slabs<T: Real>(across: bool, first_chain: u64, first_draw: u64, dim: usize, steps: usize, n: usize) -> Vec<T> {
         let mut out = vec![T::of(f64::NAN); dim * steps * n];
-        let s = Slabs { seed: 99, stream: STREAM, first_chain, first_draw, dim, steps, n, out: &mut out };
+        let span = Span { seed: 99, stream: STREAM, first_chain, first_draw, dim, steps, n };
         if across {
-            dispatch(AcrossChains(s))
+            dispatch(AcrossChains { span, out: &mut out });
         } else {
-            dispatch(AlongChain::new(s))
+            dispatch(AlongChain::new(span, Copied(&mut out)));
         }
         out
     }
@@ -409,17 +453,8 @@ mod tests {
         // the dispatched loop against the same code compiled for the baseline
         fn plain<T: Real>() -> Vec<T> {
             let mut out = vec![T::default(); 67 * 5];
-            AlongChain::new(Slabs {
-                seed: 99,
-                stream: STREAM,
-                first_chain: 8,
-                first_draw: 5,
-                dim: 67,
-                steps: 1,
-                n: 5,
-                out: &mut out,
-            })
-            .run();
+            let span = Span { seed: 99, stream: STREAM, first_chain: 8, first_draw: 5, dim: 67, steps: 1, n: 5 };
+            AlongChain::new(span, Copied(&mut out)).run();
             out
         }
         assert_eq!(plain::<f32>(), slabs::<f32>(false, 8, 5, 67, 1, 5));

@@ -8,6 +8,6 @@ mod field;
 mod philox;
 mod tile;
 
-pub(crate) use field::{CHAIN_LIMIT, DRAW_LIMIT};
+pub(crate) use field::{CHAIN_LIMIT, DRAW_LIMIT, Sink};
 pub use field::{NoiseField, Phase, Stream};
 pub(crate) use tile::TileNoise;

@@ -1,6 +1,7 @@
 //! [`TileNoise`]: the noise of one tile of chains, made a few steps ahead.
 
-use super::field::{NoiseField, Phase, Stream};
+use super::field::{NoiseField, Phase, Sink, Stream, runs_along};
+use crate::math::BLOCK;
 use crate::real::Real;
 
 /// Windows of a tile's noise: consecutive draws of a stream for all chains of the tile.
@@ -52,6 +53,16 @@ impl<T: Real> TileNoise<T> {
         for window in &mut self.windows {
             window.held = None;
         }
+    }
+
+    /// Whether a vector is long enough to be used as it is made, without a window.
+    pub(crate) fn is_long(&self) -> bool {
+        self.dim >= BLOCK && runs_along(self.dim, self.n)
+    }
+
+    /// Pours noise vector number `vector` of the stream into a sink.
+    pub(crate) fn pour<S: Sink<T>>(&self, stream: Stream, vector: u64, sink: S) -> S {
+        self.field.pour(stream, self.first_chain, vector * self.dim as u64, self.dim, self.n, sink)
     }
 
     /// Noise vector number `vector` of the stream, for all chains: `d x n`. `ahead` more vectors of this stream

@@ -2,7 +2,8 @@
 
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
-use crate::noise::{NoiseField, Stream, TileNoise};
+use crate::math::BLOCK;
+use crate::noise::{NoiseField, Sink, Stream, TileNoise};
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::score::ScoreModel;
@@ -167,6 +168,7 @@ pub struct StepContext<'a, T: Real> {
     workspace: &'a mut Workspace<T>,
     setting: StepSetting,
     evaluations: u64,
+    finite: bool,
 }
 
 impl<'a, T: Real> StepContext<'a, T> {
@@ -176,12 +178,17 @@ impl<'a, T: Real> StepContext<'a, T> {
         workspace: &'a mut Workspace<T>,
         setting: StepSetting,
     ) -> Self {
-        Self { process, model, workspace, setting, evaluations: 0 }
+        Self { process, model, workspace, setting, evaluations: 0, finite: false }
     }
 
     /// Chain-evaluations of the score so far in this step.
     pub(crate) fn evaluations(&self) -> u64 {
         self.evaluations
+    }
+
+    /// Whether the step has seen for itself that all states are finite in the end.
+    pub(crate) fn left_finite(&self) -> bool {
+        self.finite
     }
 
     /// The forward process.
@@ -201,6 +208,13 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// # Panics
     /// If the slices are not whole chains, or differ in length.
     pub fn score_into(&mut self, t: f64, x: &[T], out: &mut [T]) {
+        if self.score_unchecked(t, x, out) && !dispatch(AllFinite(out)) {
+            self.drop_bad_scores(out);
+        }
+    }
+
+    /// As `score_into`, but scores may come out that are not finite. False if the call failed; then they were seen to.
+    fn score_unchecked(&mut self, t: f64, x: &[T], out: &mut [T]) -> bool {
         assert_eq!(x.len(), out.len(), "a step scored slices of two lengths");
         let first = self.workspace.noise.first_chain();
         let (Ok(x), Ok(out)) = (BatchView::new(x, self.dim()), BatchViewMut::new(out, self.dim())) else {
@@ -208,22 +222,26 @@ impl<'a, T: Real> StepContext<'a, T> {
         };
         let (x, mut out) = (x.starting_at(first), out.starting_at(first));
         self.evaluations += x.n_chains() as u64;
-        let result = self.model.score_into(t, x, out.reborrow(), &mut self.workspace.model);
-        match result {
+        match self.model.score_into(t, x, out.reborrow(), &mut self.workspace.model) {
+            Ok(()) => return true,
             // only the model's own failure can be one chain's fault
-            Err(ScoreError::Model(_)) => self.sort_out(t, x, out, true),
+            Err(ScoreError::Model(_)) => self.ask_one_by_one(t, x, out),
             Err(error) => self.refuse(&error.to_string()),
-            Ok(()) if !dispatch(AllFinite(out.as_slice())) => self.sort_out(t, x, out, false),
-            Ok(()) => {}
         }
+        false
     }
 
     /// One affine step in place, with the score at time `at`.
     pub fn affine(&mut self, step: AffineStep, at: f64, x: &mut [T]) {
-        let mut score = std::mem::take(&mut self.workspace.score);
-        self.score_into(at, x, &mut score[..x.len()]);
-        self.combine(step, 0, &score[..x.len()], x);
-        self.workspace.score = score;
+        let mut buffer = std::mem::take(&mut self.workspace.score);
+        let score = &mut buffer[..x.len()];
+        let scored = self.score_unchecked(at, x, score);
+        // a score that is not finite leaves a state that is not: one check is enough while all is well
+        self.finite = self.combine_and_check(step, 0, score, x);
+        if scored && !self.finite {
+            self.drop_bad_scores(score);
+        }
+        self.workspace.score = buffer;
     }
 
     /// `x <- state x + score s + noise xi`, with a score of the caller's and noise vector `index` of the step.
@@ -231,13 +249,23 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// # Panics
     /// As [`noise`](Self::noise), unless the step's noise coefficient is 0.
     pub fn combine(&mut self, step: AffineStep, index: usize, score: &[T], x: &mut [T]) {
+        self.combine_and_check(step, index, score, x);
+    }
+
+    /// `combine`, and whether all states are finite.
+    fn combine_and_check(&mut self, step: AffineStep, index: usize, score: &[T], x: &mut [T]) -> bool {
         // as a change of x, so that a state coefficient near 1 is not rounded to the scalar
         let (a, b, c) = (T::of(step.state - 1.0), T::of(step.score), T::of(step.noise));
         if step.noise == 0.0 {
-            dispatch(Deterministic { a, b, score, x });
-        } else {
-            dispatch(Stochastic { a, b, c, score, noise: self.noise(index), x });
+            return dispatch(Deterministic { a, b, score, x });
         }
+        let vector = self.vector_of(index);
+        let noise = &self.workspace.noise;
+        if noise.is_long() && x.len() == noise.n_chains() * self.model.dim() && score.len() == x.len() {
+            let update = Update { a, b, c, score, x, zeros: [T::default(); LANES] };
+            return noise.pour(self.setting.stream, vector, update).saw_finite();
+        }
+        dispatch(Stochastic { a, b, c, score, noise: self.noise(index), x })
     }
 
     /// Noise vector `index` of this step for all chains of the tile, `d x n`: standard normals, the same at every
@@ -246,10 +274,17 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// # Panics
     /// If `index` is not below the rule's `noise_vectors`: that noise belongs to the next step.
     pub fn noise(&mut self, index: usize) -> &[T] {
+        let vector = self.vector_of(index);
+        let s = self.setting;
+        let ahead = s.ahead + (s.vectors - index - 1) as u64;
+        self.workspace.noise.vector(s.stream, vector, ahead)
+    }
+
+    /// The number in its stream of noise vector `index` of this step.
+    fn vector_of(&self, index: usize) -> u64 {
         let s = self.setting;
         assert!(index < s.vectors, "a step asked for noise vector {index}; its rule says it draws {}", s.vectors);
-        let ahead = s.ahead + (s.vectors - index - 1) as u64;
-        self.workspace.noise.vector(s.stream, s.first_vector + index as u64, ahead)
+        s.first_vector + index as u64
     }
 
     /// The step's own scratch space: `scratch_vectors` times `d x n` elements at least, full of rubbish. Give it back by
@@ -270,16 +305,23 @@ impl<'a, T: Real> StepContext<'a, T> {
             .extend((0..self.workspace.noise.n_chains()).map(|j| (j, BadScore::Model(reason.to_owned()))));
     }
 
-    /// Finds the chains whose scores cannot be used, and gives them the score 0.
+    /// Records the chains whose scores are not finite, and gives them the score 0.
     #[cold]
-    fn sort_out(&mut self, t: f64, x: BatchView<'_, T>, mut out: BatchViewMut<'_, T>, failed: bool) {
+    fn drop_bad_scores(&mut self, scores: &mut [T]) {
+        for (j, score) in scores.chunks_mut(self.dim()).enumerate() {
+            if !dispatch(AllFinite(score)) {
+                score.fill(T::default());
+                self.workspace.bad.push((j, BadScore::NotFinite));
+            }
+        }
+    }
+
+    /// After a failure of the batch: asks the model again, chain by chain, to learn whose fault it was.
+    #[cold]
+    fn ask_one_by_one(&mut self, t: f64, x: BatchView<'_, T>, mut out: BatchViewMut<'_, T>) {
         for j in 0..x.n_chains() {
-            // after a failure of the batch the model is asked again, chain by chain, to learn whose fault it was
-            let own = if failed {
-                self.model.score_into(t, x.columns(j..j + 1), out.columns_mut(j..j + 1), &mut self.workspace.model)
-            } else {
-                Ok(())
-            };
+            let own =
+                self.model.score_into(t, x.columns(j..j + 1), out.columns_mut(j..j + 1), &mut self.workspace.model);
             let bad = match own {
                 Err(ScoreError::Model(source)) => BadScore::Model(source.to_string()),
                 Err(error) => BadScore::Model(error.to_string()),
@@ -301,6 +343,26 @@ impl<T: Real> fmt::Debug for StepContext<'_, T> {
     }
 }
 
+/// Elements side by side in the checks.
+const LANES: usize = 16;
+
+/// Adds 0 for finite elements, and NaN for others; a NaN stays in its sum.
+#[inline(always)]
+fn watch<T: Real>(zeros: &mut [T; LANES], x: &[T; LANES]) {
+    for l in 0..LANES {
+        zeros[l] += x[l] * T::default();
+    }
+}
+
+#[inline(always)]
+fn are_zero<T: Real>(zeros: &[T; LANES]) -> bool {
+    let mut all = true;
+    for z in zeros {
+        all &= *z == T::default();
+    }
+    all
+}
+
 /// Whether no element is NaN or infinite.
 pub(crate) struct AllFinite<'a, T>(pub &'a [T]);
 
@@ -308,22 +370,19 @@ impl<T: Real> Kernel for AllFinite<'_, T> {
     type Output = bool;
     #[inline(always)]
     fn run(self) -> bool {
-        // x * 0 is 0 for finite x and NaN otherwise; a NaN stays in its sum
-        let (chunks, rest) = self.0.as_chunks::<16>();
-        let (zero, mut sums) = (T::default(), [T::default(); 16]);
+        let (chunks, rest) = self.0.as_chunks::<LANES>();
+        let mut zeros = [T::default(); LANES];
         for chunk in chunks {
-            for l in 0..16 {
-                sums[l] += chunk[l] * zero;
-            }
+            watch(&mut zeros, chunk);
         }
-        for (sum, &x) in sums.iter_mut().zip(rest) {
-            *sum += x * zero;
+        for (zero, &x) in zeros.iter_mut().zip(rest) {
+            *zero += x * T::default();
         }
-        sums.iter().all(|s| *s == zero)
+        are_zero(&zeros)
     }
 }
 
-/// `x <- x + a x + b s`
+/// `x <- x + a x + b s`. The result says whether all `x` are finite.
 struct Deterministic<'a, T> {
     a: T,
     b: T,
@@ -332,16 +391,30 @@ struct Deterministic<'a, T> {
 }
 
 impl<T: Real> Kernel for Deterministic<'_, T> {
-    type Output = ();
+    type Output = bool;
     #[inline(always)]
-    fn run(self) {
-        for (x, &s) in self.x.iter_mut().zip(self.score) {
-            *x += self.a * *x + self.b * s;
+    fn run(self) -> bool {
+        let Self { a, b, score, x } = self;
+        let len = x.len().min(score.len());
+        let ((xs, x_rest), (ss, s_rest)) = (x[..len].as_chunks_mut::<LANES>(), score[..len].as_chunks::<LANES>());
+        let mut zeros = [T::default(); LANES];
+        for (x, s) in xs.iter_mut().zip(ss) {
+            let (mut new, s) = (*x, *s);
+            for l in 0..LANES {
+                new[l] += a * new[l] + b * s[l];
+            }
+            watch(&mut zeros, &new);
+            *x = new;
         }
+        for ((x, &s), zero) in x_rest.iter_mut().zip(s_rest).zip(&mut zeros) {
+            *x += a * *x + b * s;
+            *zero += *x * T::default();
+        }
+        are_zero(&zeros)
     }
 }
 
-/// `x <- x + a x + b s + c z`
+/// `x <- x + a x + b s + c z`. The result says whether all `x` are finite.
 struct Stochastic<'a, T> {
     a: T,
     b: T,
@@ -352,11 +425,69 @@ struct Stochastic<'a, T> {
 }
 
 impl<T: Real> Kernel for Stochastic<'_, T> {
-    type Output = ();
+    type Output = bool;
     #[inline(always)]
-    fn run(self) {
-        for ((x, &s), &z) in self.x.iter_mut().zip(self.score).zip(self.noise) {
+    fn run(self) -> bool {
+        let Self { a, b, c, score, noise, x } = self;
+        let len = x.len().min(score.len()).min(noise.len());
+        let (xs, x_rest) = x[..len].as_chunks_mut::<LANES>();
+        let (ss, s_rest) = score[..len].as_chunks::<LANES>();
+        let (zs, z_rest) = noise[..len].as_chunks::<LANES>();
+        let mut zeros = [T::default(); LANES];
+        for ((x, s), z) in xs.iter_mut().zip(ss).zip(zs) {
+            let (mut new, s, z) = (*x, *s, *z);
+            for l in 0..LANES {
+                new[l] += (a * new[l] + b * s[l]) + c * z[l];
+            }
+            watch(&mut zeros, &new);
+            *x = new;
+        }
+        for (((x, &s), &z), zero) in x_rest.iter_mut().zip(s_rest).zip(z_rest).zip(&mut zeros) {
+            *x += (a * *x + b * s) + c * z;
+            *zero += *x * T::default();
+        }
+        are_zero(&zeros)
+    }
+}
+
+/// `Stochastic`, with the noise as it is made.
+struct Update<'a, T> {
+    a: T,
+    b: T,
+    c: T,
+    score: &'a [T],
+    x: &'a mut [T],
+    zeros: [T; LANES],
+}
+
+impl<T: Real> Update<'_, T> {
+    fn saw_finite(&self) -> bool {
+        are_zero(&self.zeros)
+    }
+}
+
+impl<T: Real> Sink<T> for Update<'_, T> {
+    #[inline(always)]
+    fn block(&mut self, at: usize, z: &[T; BLOCK]) {
+        let (x, s) = (&mut self.x[at..at + BLOCK], &self.score[at..at + BLOCK]);
+        let mut zeros = self.zeros;
+        for ((x, s), z) in x.as_chunks_mut().0.iter_mut().zip(s.as_chunks::<LANES>().0).zip(z.as_chunks::<LANES>().0) {
+            let (mut new, s, z) = (*x, *s, *z);
+            for l in 0..LANES {
+                new[l] += (self.a * new[l] + self.b * s[l]) + self.c * z[l];
+            }
+            watch(&mut zeros, &new);
+            *x = new;
+        }
+        self.zeros = zeros;
+    }
+
+    #[inline(always)]
+    fn part(&mut self, at: usize, z: &[T]) {
+        let (x, s) = (&mut self.x[at..at + z.len()], &self.score[at..at + z.len()]);
+        for ((x, &s), &z) in x.iter_mut().zip(s).zip(z) {
             *x += (self.a * *x + self.b * s) + self.c * z;
+            self.zeros[0] += *x * T::default();
         }
     }
 }
