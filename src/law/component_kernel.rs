@@ -1,7 +1,7 @@
 //! The loops that score weighted Gaussian components on chains, `LANES` of them side by side.
 //!
-//! Distances are taken as differences, never as `|x|^2 - 2 x.m + |m|^2`: with small variances the latter loses all
-//! digits. The softmax subtracts its maximum, so points far from every component are safe, and works in powers of 2.
+//! Distances are taken as differences, and as `-2 x.m + |m|^2` only where that keeps the digits (see `components`). The
+//! softmax subtracts its maximum, so points far from every component are safe, and works in powers of 2.
 //! A component whose share of a chain is below [`LEAST_POWER`](crate::math::Arithmetic::LEAST_POWER) is nothing to it;
 //! if it is nothing to all chains of a block, it is passed over.
 //!
@@ -48,19 +48,23 @@ impl<T: Real> Kernel for Linear<'_, T> {
     }
 }
 
-/// `to <- scale from`, rounded once.
-pub(super) struct Scaled<'a, T> {
+/// `to <- scale from - origin`, row by row, rounded once.
+pub(super) struct Placed<'a, T> {
     pub scale: f64,
     pub from: &'a [f64],
+    pub origin: &'a [T],
     pub to: &'a mut [T],
 }
 
-impl<T: Real> Kernel for Scaled<'_, T> {
+impl<T: Real> Kernel for Placed<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        for (to, from) in self.to.iter_mut().zip(self.from) {
-            *to = T::of(self.scale * from);
+        let d = self.origin.len();
+        for (to, from) in self.to.chunks_exact_mut(d).zip(self.from.chunks_exact(d)) {
+            for ((to, from), origin) in to.iter_mut().zip(from).zip(self.origin) {
+                *to = T::of(self.scale * from - origin.as_f64());
+            }
         }
     }
 }
@@ -72,9 +76,14 @@ pub(super) struct AtTime<'a, T> {
     pub shape: Shape,
     /// Whether all variances are one isotropic variance.
     pub equal: bool,
-    /// Whether `sum r p c - x sum r p` keeps the digits of `sum r p (c - x)`; see `Components::score_into`.
+    /// Whether `sum r p c - x sum r p` keeps the digits of `sum r p (c - x)`.
     pub products: bool,
-    /// `alpha m_k`, `d x K`.
+    /// Whether `c.x - |c|^2 / 2` keeps the digits of `-|x - c|^2 / 2 + |x|^2 / 2`; then the second term is in
+    /// `log_weights`. Only if variances are equal.
+    pub dots: bool,
+    /// What is taken from all `x`, `d`.
+    pub origin: &'a [T],
+    /// `c_k = alpha m_k - origin`, `d x K`.
     pub centres: &'a [T],
     /// `K` or `d x K`.
     pub precisions: &'a [T],
@@ -127,15 +136,17 @@ fn many_coordinates<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, x: &[T],
         let n = x.len() / d;
         if n == LANES {
             for (i, lane) in room.x.iter_mut().enumerate() {
+                let origin = at.origin[i];
                 for (l, v) in lane.iter_mut().enumerate() {
-                    *v = x[l * d + i];
+                    *v = x[l * d + i] - origin;
                 }
             }
         } else {
             for (i, lane) in room.x.iter_mut().enumerate() {
+                let origin = at.origin[i];
                 for (l, v) in lane.iter_mut().enumerate() {
                     // unused lanes repeat the last chain
-                    *v = x[l.min(n - 1) * d + i];
+                    *v = x[l.min(n - 1) * d + i] - origin;
                 }
             }
         }
@@ -187,10 +198,50 @@ fn raise<T: Real>(largest: &mut Lane<T>, logit: &Lane<T>) {
     }
 }
 
-/// The factor of squared distances in logits to base 2.
+impl<T: Real> AtTime<'_, T> {
+    /// The factor, in logits to base 2, of `c.x` or of `|x - c|^2`.
+    #[inline(always)]
+    fn rate(&self, k: usize) -> T {
+        T::of(if self.dots { std::f64::consts::LOG2_E } else { -0.5 * std::f64::consts::LOG2_E }) * self.precisions[k]
+    }
+}
+
 #[inline(always)]
-fn half_log2_e<T: Real>() -> T {
-    T::of(0.5 * std::f64::consts::LOG2_E)
+fn product_or_square<T: Real>(product: bool, x: T, c: T) -> T {
+    if product {
+        x * c
+    } else {
+        let y = x - c;
+        y * y
+    }
+}
+
+/// The logits of components in `D` coordinates, and the largest.
+#[inline(always)]
+fn few_logits<T: Real, const D: usize>(
+    at: AtTime<'_, T>,
+    lanes: &[Lane<T>; D],
+    logits: &mut [Lane<T>],
+    centres: &[[T; D]],
+    dots: bool,
+) -> Lane<T> {
+    let lanes = *lanes;
+    let mut largest = [T::of(f64::NEG_INFINITY); LANES];
+    for (k, (logit, c)) in logits.iter_mut().zip(centres).enumerate() {
+        let mut sum = [T::default(); LANES];
+        for i in 0..D {
+            for l in 0..LANES {
+                sum[l] += product_or_square(dots, lanes[i][l], c[i]);
+            }
+        }
+        let rate = at.rate(k);
+        for l in 0..LANES {
+            sum[l] = at.log_weights[k] + rate * sum[l];
+        }
+        raise(&mut largest, &sum);
+        *logit = sum;
+    }
+    largest
 }
 
 /// `D` coordinates that stay in registers; isotropic components.
@@ -205,33 +256,23 @@ fn few_coordinates<T: Real, const D: usize>(at: AtTime<'_, T>, logits: &mut [Lan
             let x = &x[..LANES * D];
             for i in 0..D {
                 for l in 0..LANES {
-                    lanes[i][l] = x[l * D + i];
+                    lanes[i][l] = x[l * D + i] - at.origin[i];
                 }
             }
         } else {
             for i in 0..D {
                 for l in 0..LANES {
                     // unused lanes repeat the last chain
-                    lanes[i][l] = x[l.min(n - 1) * D + i];
+                    lanes[i][l] = x[l.min(n - 1) * D + i] - at.origin[i];
                 }
             }
         }
-        let mut largest = [T::of(f64::NEG_INFINITY); LANES];
-        for (k, (logit, c)) in logits.iter_mut().zip(centres).enumerate() {
-            let mut squares = [T::default(); LANES];
-            for i in 0..D {
-                for l in 0..LANES {
-                    let y = lanes[i][l] - c[i];
-                    squares[l] += y * y;
-                }
-            }
-            let (half, log_weight) = (half_log2_e::<T>() * at.precisions[k], at.log_weights[k]);
-            for l in 0..LANES {
-                squares[l] = log_weight - half * squares[l];
-            }
-            raise(&mut largest, &squares);
-            *logit = squares;
-        }
+        // two loops, not a choice in the loop
+        let largest = if at.dots {
+            few_logits(at, &lanes, logits, centres, true)
+        } else {
+            few_logits(at, &lanes, logits, centres, false)
+        };
         // apart from the sums, so that the constants of the power stay in registers
         let mut total = [T::default(); LANES];
         for logit in logits.iter_mut() {
@@ -312,25 +353,24 @@ fn rows<const G: usize, T>(table: &[T], d: usize, first: usize) -> [&[T]; G] {
 
 /// Logits of `G` isotropic components at once: as many sums as registers hold.
 #[inline(always)]
-fn isotropic_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, first: usize) {
+fn isotropic_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, first: usize, dots: bool) {
     let centres: [&[T]; G] = rows(at.centres, at.d, first);
-    let mut squares = [[T::default(); LANES]; G];
+    let mut sum = [[T::default(); LANES]; G];
     for (i, x) in room.x[..at.d].iter().enumerate() {
         let x = *x;
         for g in 0..G {
             let c = centres[g][i];
             for l in 0..LANES {
-                let y = x[l] - c;
-                squares[g][l] += y * y;
+                sum[g][l] += product_or_square(dots, x[l], c);
             }
         }
     }
     for g in 0..G {
-        let (half, log_weight) = (half_log2_e::<T>() * at.precisions[first + g], at.log_weights[first + g]);
+        let (rate, log_weight) = (at.rate(first + g), at.log_weights[first + g]);
         for l in 0..LANES {
-            squares[g][l] = log_weight - half * squares[g][l];
+            sum[g][l] = log_weight + rate * sum[g][l];
         }
-        room.logits[first + g] = squares[g];
+        room.logits[first + g] = sum[g];
     }
 }
 
@@ -352,7 +392,7 @@ fn diagonal_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'
     }
     for g in 0..G {
         for l in 0..LANES {
-            squares[g][l] = at.log_weights[first + g] - half_log2_e::<T>() * squares[g][l];
+            squares[g][l] = at.log_weights[first + g] + T::of(-0.5 * std::f64::consts::LOG2_E) * squares[g][l];
         }
         room.logits[first + g] = squares[g];
     }
@@ -537,7 +577,12 @@ fn largest_of<T: Real>(logits: &[Lane<T>]) -> Lane<T> {
 
 #[inline(always)]
 fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
-    in_groups!(T, at.log_weights.len(), |k| isotropic_logits(at, room, k));
+    // two loops, not a choice in the loop
+    if at.dots {
+        in_groups!(T, at.log_weights.len(), |k| isotropic_logits(at, room, k, true));
+    } else {
+        in_groups!(T, at.log_weights.len(), |k| isotropic_logits(at, room, k, false));
+    }
     let largest = largest_of(room.logits);
     let (mut total, mut pull) = ([T::default(); LANES], [T::default(); LANES]);
     room.sum.fill([T::default(); LANES]);
@@ -610,7 +655,7 @@ fn full<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
         let whitened = &mut whitened[k * d..(k + 1) * d];
         in_groups!(T, d, |i| whiten(at, y, k, i, whitened, &mut squares));
         for l in 0..LANES {
-            squares[l] = at.log_weights[k] - half_log2_e::<T>() * squares[l];
+            squares[l] = at.log_weights[k] + T::of(-0.5 * std::f64::consts::LOG2_E) * squares[l];
         }
         room.logits[k] = squares;
     }

@@ -10,12 +10,18 @@
 //! s   = -sum_k r_k u_k,     r = softmax(l)
 //! ```
 //!
-//! For isotropic components `s = sum_k r_k p_k (alpha m_k - x)` with precisions `p_k`. Where no mean is further than
-//! `2^8 / sqrt(p)` from the origin in a coordinate, this is taken as `sum r p alpha m - x sum r p`, which costs two thirds:
-//! it adds an error of about `p max|alpha m|` units of rounding, that is at most 2^8 of them beside a score of size
-//! `sqrt(p)`. Elsewhere differences are taken first.
+//! Isotropic components have cheaper forms, which are taken where they keep the digits. With precisions `p_k`, and
+//! coordinates from the mean of the means on (so that `c_k = alpha (m_k - mean)` is small):
+//!
+//! - `s = sum r p c - x sum r p` instead of `sum r p (c - x)`: two operations for three. It adds an error of about
+//!   `p max|c|` units of rounding to a score of size `sqrt(p)`. Taken if `sqrt(p) max|c| <= 2^8`.
+//! - `l = p (c.x - |c|^2/2)` instead of `-p |x - c|^2 / 2`, for equal variances, whose common `|x|^2` the softmax drops.
+//!   The sum is the exact one of an `x` changed in its last digits; `p |c|^2 / 2` is rounded. Taken if `p |c|^2 <= 2^10`,
+//!   so that the relative error of a responsibility stays below 2^9 units of rounding (3e-5 in f32).
+//!
+//! Which form is taken depends on the law and the time alone, not on the chains.
 
-use super::component_kernel::{AtTime, Blocks, LANES, Linear, Room, Scaled, Shape};
+use super::component_kernel::{AtTime, Blocks, LANES, Linear, Placed, Room, Shape};
 use super::law_trait::Constants;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::math::portable::{exp, ln};
@@ -44,12 +50,19 @@ pub(super) struct Components {
     log_weights: Vec<f64>,
     /// Whether all variances are one isotropic variance.
     equal: bool,
-    /// The largest coordinate of a mean.
+    /// The mean of the means, `d`.
+    middle: Vec<f64>,
+    /// The largest coordinate of a mean, from the middle.
     reach: f64,
+    /// Squared distances of the means from the middle, `K`.
+    squares: Vec<f64>,
 }
 
-/// Where a mixture's score is a difference of sums: see the head of this file.
+/// Where a score is a difference of sums: see the head of this file.
 const PRODUCTS_REACH: f64 = 256.0;
+
+/// Where logits are products: see the head of this file.
+const DOTS_SQUARE: f64 = 1024.0;
 
 impl Components {
     /// Takes lists that were checked.
@@ -63,8 +76,19 @@ impl Components {
     ) -> Self {
         let log_weights = weights.iter().map(|&w| ln(w) * std::f64::consts::LOG2_E).collect();
         let equal = shape == Shape::Isotropic && variances.windows(2).all(|w| w[0] == w[1]);
-        let reach = means.iter().fold(0.0_f64, |a, m| a.max(m.abs()));
-        Self { dim, shape, weights, means, variances, bases, log_weights, equal, reach }
+        let mut middle = vec![0.0; dim];
+        for (mean, w) in means.chunks_exact(dim).zip(&weights) {
+            for (sum, m) in middle.iter_mut().zip(mean) {
+                *sum += w * m;
+            }
+        }
+        let (mut reach, mut squares) = (0.0_f64, Vec::with_capacity(weights.len()));
+        for mean in means.chunks_exact(dim) {
+            let away = mean.iter().zip(&middle).map(|(m, c)| m - c);
+            reach = away.clone().fold(reach, |a, m| a.max(m.abs()));
+            squares.push(away.map(|m| m * m).sum());
+        }
+        Self { dim, shape, weights, means, variances, bases, log_weights, equal, middle, reach, squares }
     }
 
     pub fn len(&self) -> usize {
@@ -254,7 +278,7 @@ impl Components {
     /// Scratch elements: constants of the components at one time, and one block of lanes.
     pub fn scratch_len(&self) -> usize {
         let (d, k) = (self.dim, self.len());
-        let constants = k * d + self.variances.len() + k + self.bases.len();
+        let constants = d + k * d + self.variances.len() + k + self.bases.len();
         match self.shape {
             Shape::Isotropic | Shape::Diagonal if k == 1 => 2 * d,
             Shape::Isotropic | Shape::Diagonal => constants + (2 * d + k) * LANES,
@@ -274,25 +298,44 @@ impl Components {
         if n == 1 && self.shape != Shape::Full {
             return self.score_of_one(at, x, out, scratch);
         }
+        let (origin, scratch) = scratch.split_at_mut(d);
         let (centres, scratch) = scratch.split_at_mut(n * d);
         let (precisions, scratch) = scratch.split_at_mut(self.variances.len());
         let (log_weights, scratch) = scratch.split_at_mut(n);
         let (bases, scratch) = scratch.split_at_mut(self.bases.len());
-        dispatch(Scaled { scale: at.scale, from: &self.means, to: centres });
-        dispatch(Scaled { scale: 1.0, from: &self.bases, to: bases });
         let variance = |v: f64| at.scale * at.scale * v + at.variance;
-        let steepest = if self.equal {
-            let precision = 1.0 / variance(self.variances[0]);
-            precisions.fill(T::of(precision));
-            dispatch(Scaled { scale: 1.0, from: &self.log_weights, to: log_weights });
-            precision
+        let mut steepest = 0.0_f64;
+        if self.equal {
+            steepest = 1.0 / variance(self.variances[0]);
+            precisions.fill(T::of(steepest));
         } else {
-            let mut steepest = 0.0_f64;
             for (p, &v) in precisions.iter_mut().zip(&self.variances) {
                 let precision = 1.0 / variance(v);
                 steepest = steepest.max(precision);
                 *p = T::of(precision);
             }
+        }
+        let isotropic = self.shape == Shape::Isotropic;
+        let products = isotropic && steepest.sqrt() * at.scale.abs() * self.reach <= PRODUCTS_REACH;
+        let square = steepest * at.scale * at.scale;
+        let dots = products && self.equal && self.squares.iter().all(|s| square * s <= DOTS_SQUARE);
+        if products {
+            for (o, m) in origin.iter_mut().zip(&self.middle) {
+                *o = T::of(at.scale * m);
+            }
+        } else {
+            origin.fill(T::default());
+        }
+        dispatch(Placed { scale: at.scale, from: &self.means, origin, to: centres });
+        for (b, q) in bases.iter_mut().zip(&self.bases) {
+            *b = T::of(*q);
+        }
+        if self.equal {
+            let lost = if dots { 0.5 * std::f64::consts::LOG2_E * square } else { 0.0 };
+            for ((l, w), s) in log_weights.iter_mut().zip(&self.log_weights).zip(&self.squares) {
+                *l = T::of(w - lost * s);
+            }
+        } else {
             // log2 of w_k / sqrt(det C_k), relative to the first component so that T need not hold the determinant
             let weight_of = |k: usize| {
                 let log_det: f64 = match self.shape {
@@ -307,11 +350,9 @@ impl Components {
             for (k, l) in log_weights.iter_mut().enumerate() {
                 *l = T::of(weight_of(k) - reference);
             }
-            steepest
-        };
-        let products = steepest.sqrt() * at.scale.abs() * self.reach <= PRODUCTS_REACH;
-        let at_time =
-            AtTime { d, shape: self.shape, equal: self.equal, products, centres, precisions, log_weights, bases };
+        }
+        let (shape, equal) = (self.shape, self.equal);
+        let at_time = AtTime { d, shape, equal, products, dots, origin, centres, precisions, log_weights, bases };
         let lanes = scratch.as_chunks_mut::<LANES>().0;
         let (x_lanes, lanes) = lanes.split_at_mut(d);
         let (sum, lanes) = lanes.split_at_mut(d);
