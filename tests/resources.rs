@@ -7,6 +7,7 @@ use allocation_counter::{AllocationInfo, measure};
 use score_diffusion::prelude::*;
 use std::hint::black_box;
 
+type Made<T> = fn() -> Box<T>;
 type Score<T> = Box<dyn ScoreModel<Scalar = T>>;
 type TestSampler<T> = PredictorCorrector<Score<T>, OrnsteinUhlenbeck, Box<dyn Predictor<T>>, Box<dyn Corrector<T>>>;
 
@@ -175,7 +176,7 @@ impl<T: Real> Predictor<T> for Heun {
 }
 
 fn steps_do_not_allocate<T: Real>() {
-    let predictors: [fn() -> Box<dyn Predictor<T>>; 6] = [
+    let predictors: [Made<dyn Predictor<T>>; 6] = [
         || Box::new(EulerMaruyama),
         || Box::new(ExponentialIntegrator::ScoreHeld),
         || Box::new(ExponentialIntegrator::ScaledScoreHeld),
@@ -183,7 +184,7 @@ fn steps_do_not_allocate<T: Real>() {
         || Box::new(ProbabilityFlow),
         || Box::new(Heun),
     ];
-    let correctors: [fn() -> Box<dyn Corrector<T>>; 2] =
+    let correctors: [Made<dyn Corrector<T>>; 2] =
         [|| Box::new(OuSplit::new(0.1).unwrap()), || Box::new(UnadjustedLangevin::new(0.1).unwrap())];
     for predictor in predictors {
         for corrector in correctors {
@@ -205,7 +206,8 @@ fn no_allocation_per_step_whatever_the_step() {
 fn a_score_that_allocates_is_seen() {
     let make = |steps| {
         let score = ScoreFn::batch(2, |_, x: BatchView<f64>, mut out: BatchViewMut<f64>| {
-            out.as_mut_slice().copy_from_slice(black_box(&x.as_slice().to_vec()));
+            let copy = black_box(x.as_slice().to_vec());
+            out.as_mut_slice().copy_from_slice(&copy);
             Ok(())
         });
         euler(Box::new(score.unwrap()), steps)
