@@ -1,0 +1,315 @@
+//! What a run takes of the heap: no allocation per step, and little memory beyond its output.
+//!
+//! Allocations are counted per thread by the crate `allocation-counter`, so neighbouring tests do not disturb a count.
+//! Runs are made on a pool of their own whose threads are counted from their first breath to their last.
+
+use allocation_counter::{AllocationInfo, measure};
+use score_diffusion::prelude::*;
+use std::hint::black_box;
+
+type Made<T> = fn() -> Box<T>;
+type Score<T> = Box<dyn ScoreModel<Scalar = T>>;
+type TestSampler<T> = PredictorCorrector<Score<T>, OrnsteinUhlenbeck, Box<dyn Predictor<T>>, Box<dyn Corrector<T>>>;
+
+/// Runs `work` on `threads` threads. What the threads allocated, summed: peaks need not coincide in time, so the sum is
+/// an upper bound of the peak.
+#[cfg(feature = "rayon")]
+fn measured(threads: usize, work: impl FnOnce() + Send) -> AllocationInfo {
+    let (send, receive) = std::sync::mpsc::channel();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).spawn_handler(|thread| {
+        let send = send.clone();
+        std::thread::spawn(move || send.send(measure(|| thread.run())));
+        Ok(())
+    });
+    pool.build().unwrap().install(work);
+    let mut sum = AllocationInfo::default();
+    (0..threads).for_each(|_| sum += receive.recv().unwrap());
+    sum
+}
+
+#[cfg(not(feature = "rayon"))]
+fn measured(_: usize, work: impl FnOnce() + Send) -> AllocationInfo {
+    measure(work)
+}
+
+/// Allocations of `work` on one thread, where their number is the same every time.
+fn allocations(work: impl FnOnce() + Send) -> u64 {
+    let mut counted = AllocationInfo::default();
+    measured(1, || counted = measure(work));
+    counted.count_total
+}
+
+fn sampler<T: Real>(
+    score: Score<T>,
+    predictor: Box<dyn Predictor<T>>,
+    corrector: Box<dyn Corrector<T>>,
+    steps: usize,
+) -> TestSampler<T> {
+    let sampler = PredictorCorrector::new(score, TimeGrid::uniform(1.0, 1e-3, steps).unwrap()).unwrap();
+    sampler.with_predictor(predictor).unwrap().with_corrector(corrector, Schedule::AtStart(steps)).unwrap()
+}
+
+fn euler<T: Real>(score: Score<T>, steps: usize) -> TestSampler<T> {
+    sampler(score, Box::new(EulerMaruyama), Box::new(UnadjustedLangevin::new(0.02).unwrap()), steps)
+}
+
+fn points(dim: usize, k: usize) -> Vec<Vec<f64>> {
+    let law = Gaussian::isotropic(vec![0.0; dim], 4.0).unwrap();
+    law.sample_seeded(k, 3).unwrap().column_iter().map(|m| m.as_slice().to_vec()).collect()
+}
+
+fn exact<T: Real>(law: impl Law + 'static) -> Score<T> {
+    Box::new(ExactScore::new(law, OrnsteinUhlenbeck).cast::<T>())
+}
+
+fn standard<T: Real>(dim: usize) -> Score<T> {
+    exact(Gaussian::standard(dim).unwrap())
+}
+
+/// A score of each family that the crate has.
+fn scores<T: Real>(dim: usize) -> Vec<(&'static str, Score<T>)> {
+    let mut scores = vec![
+        ("Gaussian", standard(dim)),
+        ("isotropic", exact(GaussianMixture::isotropic(&[1.0; 3], &points(dim, 3), &[0.1; 3]).unwrap())),
+        ("diagonal", exact(GaussianMixture::diagonal(&[1.0; 3], &points(dim, 3), &vec![vec![0.1; dim]; 3]).unwrap())),
+        ("empirical", exact(Empirical::new(&points(dim, 5).concat(), dim).unwrap())),
+        (
+            "product",
+            exact(Product::new(vec![GaussianMixture::isotropic(&[1.0], &points(1, 1), &[0.1]).unwrap(); dim]).unwrap()),
+        ),
+        (
+            "projected, counted, perturbed",
+            Box::new(
+                ProjectedScore::ball(
+                    PerturbedScore::shifted(Counted::new(standard::<T>(dim)), vec![0.1; dim]).unwrap(),
+                    OrnsteinUhlenbeck,
+                    vec![0.0; dim],
+                    9.0,
+                )
+                .unwrap(),
+            ),
+        ),
+    ];
+    if dim <= 64 {
+        let tilted =
+            score_diffusion::nalgebra::DMatrix::from_fn(dim, dim, |i, j| if i == j { 0.5 } else { 0.1 / dim as f64 });
+        scores.push((
+            "full",
+            exact(GaussianMixture::full(&[1.0; 2], &points(dim, 2), &[tilted.clone(), tilted]).unwrap()),
+        ));
+    }
+    scores
+}
+
+/// Steps enough to fill and refill the noise that is made ahead, at most 64 draws of a chain.
+fn steps_for(dim: usize) -> usize {
+    if dim < 64 { 65 } else { 2 }
+}
+
+/// Allocations of a run, and of one with twice the steps.
+fn once_and_twice<T: Real>(make: impl Fn(usize) -> TestSampler<T>, n: usize, dim: usize) -> (u64, u64) {
+    let of = |steps: usize| {
+        let sampler = make(steps);
+        allocations(|| drop(black_box(sampler.sample_seeded(n, 1).unwrap())))
+    };
+    (of(steps_for(dim)), of(2 * steps_for(dim)))
+}
+
+fn no_allocation_per_step<T: Real>(what: &str, make: impl Fn(usize) -> TestSampler<T>, n: usize, dim: usize) {
+    let (once, twice) = once_and_twice(make, n, dim);
+    assert!(once > 0, "the counter is not at work");
+    assert_eq!(once, twice, "{} {what}, {n} chains in dimension {dim}", std::any::type_name::<T>());
+}
+
+fn scores_do_not_allocate<T: Real>() {
+    for dim in [1, 2, 64, 3072] {
+        for n in [1, 7, 1000] {
+            for k in 0..scores::<T>(dim).len() {
+                // a thousand long chains of every family would take long and say no more
+                if n * dim > 100_000 && k > 1 {
+                    continue;
+                }
+                let what = scores::<T>(dim)[k].0;
+                no_allocation_per_step(what, |steps| euler(scores::<T>(dim).swap_remove(k).1, steps), n, dim);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_allocation_per_step_whatever_the_score() {
+    scores_do_not_allocate::<f32>();
+    scores_do_not_allocate::<f64>();
+}
+
+/// Heun's method on the probability flow: a step that is not affine and needs buffers of its own.
+#[derive(Debug)]
+struct Heun;
+impl<T: Real> Predictor<T> for Heun {
+    fn nfe(&self) -> usize {
+        2
+    }
+    fn noise_vectors(&self) -> usize {
+        0
+    }
+    fn scratch_vectors(&self) -> usize {
+        2
+    }
+    fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, mut x: BatchViewMut<'_, T>) {
+        let x = x.as_mut_slice();
+        let (len, h) = (x.len(), over.length());
+        let mut scratch = cx.take_scratch();
+        let (slope, y) = scratch.split_at_mut(len);
+        let y = &mut y[..len];
+        cx.score_into(over.from(), x, slope);
+        for ((x, y), slope) in x.iter_mut().zip(&mut *y).zip(&mut *slope) {
+            *slope += *x;
+            *y = *x + T::of(h) * *slope;
+            *x += T::of(0.5 * h) * *slope;
+        }
+        cx.score_into(over.to(), y, slope);
+        for ((x, y), slope) in x.iter_mut().zip(&*y).zip(&*slope) {
+            *x += T::of(0.5 * h) * (*y + *slope);
+        }
+        cx.return_scratch(scratch);
+    }
+}
+
+fn steps_do_not_allocate<T: Real>() {
+    let predictors: [Made<dyn Predictor<T>>; 6] = [
+        || Box::new(EulerMaruyama),
+        || Box::new(ExponentialIntegrator::ScoreHeld),
+        || Box::new(ExponentialIntegrator::ScaledScoreHeld),
+        || Box::new(ExponentialIntegrator::DenoiserHeld),
+        || Box::new(ProbabilityFlow),
+        || Box::new(Heun),
+    ];
+    let correctors: [Made<dyn Corrector<T>>; 2] =
+        [|| Box::new(OuSplit::new(0.1).unwrap()), || Box::new(UnadjustedLangevin::new(0.1).unwrap())];
+    for predictor in predictors {
+        for corrector in correctors {
+            for (n, dim) in [(1, 2), (7, 64), (1000, 2)] {
+                let make = |steps| sampler(standard(dim), predictor(), corrector(), steps);
+                no_allocation_per_step(&format!("{:?}, {:?}", predictor(), corrector()), make, n, dim);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_allocation_per_step_whatever_the_step() {
+    steps_do_not_allocate::<f32>();
+    steps_do_not_allocate::<f64>();
+}
+
+#[test]
+fn a_score_that_allocates_is_seen() {
+    let make = |steps| {
+        let score = ScoreFn::batch(2, |_, x: BatchView<f64>, mut out: BatchViewMut<f64>| {
+            let copy = black_box(x.as_slice().to_vec());
+            out.as_mut_slice().copy_from_slice(&copy);
+            Ok(())
+        });
+        euler(Box::new(score.unwrap()), steps)
+    };
+    let (once, twice) = once_and_twice(make, 7, 2);
+    // as many more corrector steps and predictor steps, all of one tile
+    assert_eq!(twice - once, 2 * steps_for(2) as u64);
+}
+
+/// What a call of `advance` allocates on one thread today: the list of the tiles' results, and per share of the tiles (two
+/// with rayon on one thread) the score, the model's scratch space and the noise. A run with an observer takes single
+/// steps, so it pays this at every step. The aim is 0; lower this number when it is reached.
+const PER_ADVANCE: u64 = 7;
+
+#[test]
+fn a_call_of_advance_allocates_a_bounded_number_of_times() {
+    fn check<T: Real>(n: usize, dim: usize) {
+        let law = GaussianMixture::isotropic(&[1.0; 3], &points(dim, 3), &[0.1; 3]).unwrap();
+        let sampler = euler::<T>(exact(law), 5);
+        measured(1, || {
+            let mut run = sampler.start(0..n as u64, 1).unwrap();
+            for _ in 0..10 {
+                let counted = measure(|| assert_eq!(sampler.advance(&mut run, 1).unwrap(), 1));
+                assert!(counted.count_total <= PER_ADVANCE, "{n} chains, dimension {dim}: {counted:?}");
+                assert_eq!(counted.bytes_current, 0, "nothing is kept");
+            }
+        });
+        let observed = |steps: usize| {
+            let sampler = euler::<T>(standard(dim), steps);
+            let mut look = |_: &Progress<'_, T>| std::ops::ControlFlow::Continue(());
+            allocations(|| drop(sampler.sample_observed(0..n as u64, 1, &mut look).unwrap()))
+        };
+        assert!(observed(6) - observed(3) <= 6 * PER_ADVANCE, "{n} chains, dimension {dim}");
+    }
+    for (n, dim) in [(1, 1), (1, 2), (7, 2), (1000, 2), (100_000, 2), (7, 64), (1000, 64), (1, 3072), (200, 3072)] {
+        check::<f32>(n, dim);
+        check::<f64>(n, dim);
+    }
+}
+
+/// The bytes that a run holds at most, and those of its output.
+fn peak<T: Real>(threads: usize, n: usize, dim: usize) -> (f64, f64) {
+    let sampler = euler::<T>(standard(dim), 2);
+    let held = measured(threads, || drop(black_box(sampler.sample_seeded(n, 1).unwrap())));
+    (held.bytes_max as f64, (n * dim * size_of::<T>()) as f64)
+}
+
+#[test]
+fn a_run_holds_little_more_than_its_output() {
+    fn check<T: Real>(n: usize, dim: usize) {
+        for threads in [1, 2] {
+            let (held, output) = peak::<T>(threads, n, dim);
+            assert!(held >= output, "the counter is not at work");
+            assert!(held <= 1.2 * output, "{threads} threads, {n} chains, dimension {dim}: {}", held / output);
+        }
+    }
+    check::<f32>(1_000_000, 2);
+    check::<f64>(1_000_000, 2);
+    check::<f32>(4096, 64);
+    check::<f64>(4096, 64);
+}
+
+/// Room of one thread for wide states, in chains, as it is today: the score and the noise of corrector and predictor for a
+/// tile of 64, and 49 for the exact score's own scratch space. The aim is that a run never holds more than 1.2 times its
+/// output; the ignored test below says so.
+const CHAINS_OF_ROOM: usize = 3 * 64 + 49;
+
+#[test]
+fn a_run_of_wide_states_holds_its_output_and_a_tile_per_thread() {
+    fn check<T: Real>(n: usize, dim: usize) {
+        for threads in [1, 2] {
+            let (held, output) = peak::<T>(threads, n, dim);
+            let room = (threads * CHAINS_OF_ROOM * dim * size_of::<T>() + (1 << 16)) as f64;
+            assert!(held <= output + room, "{threads} threads, {n} chains, dimension {dim}: {}", held / output);
+        }
+    }
+    check::<f32>(20, 12_288);
+    check::<f64>(20, 12_288);
+    check::<f32>(1000, 3072);
+    check::<f64>(1000, 3072);
+}
+
+#[test]
+#[ignore = "not reached: 20 chains of dimension 12288 hold 6.5 times their output, 1000 of dimension 3072 hold 1.5 times"]
+fn a_run_of_wide_states_holds_little_more_than_its_output() {
+    for threads in [1, 2] {
+        for (n, dim) in [(20, 12_288), (1000, 3072)] {
+            let (held, output) = peak::<f32>(threads, n, dim);
+            assert!(held <= 1.2 * output, "{threads} threads, {n} chains, dimension {dim}: {}", held / output);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_keeps_its_trajectory_is_seen_to_hold_more() {
+    let (n, dim, steps) = (4096, 64, 4);
+    let sampler = euler::<f32>(standard(dim), steps);
+    let held = measured(1, || {
+        let mut trajectory = Trajectory::every(1).unwrap();
+        drop(black_box(sampler.sample_observed(0..n as u64, 1, &mut trajectory).unwrap()));
+        assert_eq!(trajectory.states().len(), 2 * steps);
+    });
+    let kept = held.bytes_max as f64 / (n * dim * size_of::<f32>()) as f64;
+    assert!(kept >= (1 + 2 * steps) as f64, "{kept}");
+}
