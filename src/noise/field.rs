@@ -70,13 +70,14 @@ pub struct Stream {
 /// ```
 /// One counter gives four words, which make the four normals of a *quad* of draws: words 0 and 1 the first two
 /// by Box-Muller, words 2 and 3 the others. f64 reads a second counter (plane 1) for the lower 32 bits of each
-/// word, so the f32 normal is the f64 normal to single precision.
+/// word, so the f32 normal is the f64 normal to single precision, but for the coarser radius of f32's far tail.
 ///
 /// That is room for 2^48 chains, 2^32 nodes and 2^42 draws per chain and node.
 ///
 /// # The law
 /// f32: radius from 31 bits, so values reach `sqrt(64 ln 2) = 6.66`; the angle has 32 bits. Once in about 2^25
-/// pairs the radius is 0. f64: 52 and 52 bits, values reach `sqrt(106 ln 2) = 8.57`.
+/// pairs the radius is 0. f64: 52 and 54 bits, values reach `sqrt(106 ln 2) = 8.57`. Tests and their results are in
+/// `docs/noise.md`.
 ///
 /// # Example
 /// ```
