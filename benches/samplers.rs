@@ -4,6 +4,7 @@
 //! Set `RAYON_NUM_THREADS=1` for one thread.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use score_diffusion::nalgebra::DVector;
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
 use std::hint::black_box;
@@ -37,6 +38,17 @@ fn mixture(dim: usize, k: usize, spread: f64, variance: f64) -> GaussianMixture 
     GaussianMixture::isotropic(&vec![1.0; k], &means, &vec![variance; k]).expect("a law")
 }
 
+/// A network of 64 + 16 -> 256 -> 256 -> 256 -> 64 with weights from normals.
+fn network<T: Real>() -> Mlp<T> {
+    let time = TimeFeatures::fourier((0..8).map(f64::from).collect()).expect("features");
+    let layers = [(256, 64 + time.len()), (256, 256), (256, 256), (64, 256)].map(|(outputs, inputs)| {
+        let law = Gaussian::isotropic(vec![0.0; outputs], 1.0 / inputs as f64).expect("a law");
+        let weights = law.sample_seeded(inputs, 4).expect("weights").map(T::of);
+        Dense { weights, bias: DVector::zeros(outputs) }
+    });
+    Mlp::new(64, time, Activation::Silu, layers.to_vec()).expect("a network")
+}
+
 fn runs(c: &mut Criterion) {
     fn both<T: Real>(c: &mut Criterion) {
         let ou = OrnsteinUhlenbeck;
@@ -48,6 +60,7 @@ fn runs(c: &mut Criterion) {
             1024,
             20,
         );
+        run(c, "network", network::<T>(), 1024, 20);
         let standard = Gaussian::standard(3072).expect("a law");
         run(c, "standard normal", ExactScore::new(standard, ou).cast::<T>(), 64, 50);
     }

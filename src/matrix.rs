@@ -74,21 +74,23 @@ impl<T: Real> Kernel for Product<'_, T> {
 #[inline(always)]
 fn by_panels<T: Real, const R: usize>(product: Product<'_, T>) {
     let Product { weights: &Packed { outputs, inputs, ref panels }, bias, x, out } = product;
-    let n = out.len() / outputs;
     let (panels, _) = panels.as_chunks::<R>();
     for first in (0..outputs).step_by(R) {
         let panel = &panels[first / R * inputs..][..inputs];
         let bias = bias.map(|b| load(b, first));
-        for j in (0..n).step_by(5) {
-            let x = &x[j * inputs..];
-            let out = &mut out[j * outputs..];
-            match n - j {
-                1 => one(panel, bias, x, out, first, outputs),
-                2 => two(panel, bias, x, out, first, outputs),
-                3 => three(panel, bias, x, out, first, outputs),
-                4 => four(panel, bias, x, out, first, outputs),
-                _ => five(panel, bias, x, out, first, outputs),
-            }
+        // without inputs there is no slice to cut, but five empty columns come out of any
+        let fives = out.len() / (5 * outputs);
+        let (x, x_rest) = x.split_at(5 * fives * inputs);
+        let (out, out_rest) = out.split_at_mut(5 * fives * outputs);
+        for (i, out) in out.chunks_exact_mut(5 * outputs).enumerate() {
+            five(panel, bias, &x[5 * i * inputs..], out, first, outputs);
+        }
+        match out_rest.len() / outputs {
+            1 => one(panel, bias, x_rest, out_rest, first, outputs),
+            2 => two(panel, bias, x_rest, out_rest, first, outputs),
+            3 => three(panel, bias, x_rest, out_rest, first, outputs),
+            4 => four(panel, bias, x_rest, out_rest, first, outputs),
+            _ => {}
         }
     }
 }

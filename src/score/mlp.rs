@@ -202,7 +202,7 @@ impl<T: Real> Mlp<T> {
     /// Chains that go through all layers together: few enough that what lies between two layers stays in the L2 cache,
     /// many enough that a layer's weights are worth fetching.
     fn block(&self) -> usize {
-        (16 * 1024 / self.widest().max(1)).clamp(32, 1024)
+        (16 * 1024 / self.widest().max(self.dim())).clamp(32, 1024)
     }
 
     /// All layers on one block of chains. The first one adds to `start`, or to what `out` of that layer holds already.
