@@ -83,22 +83,27 @@ pub struct Dense<T> {
 /// Never.
 ///
 /// # Example
-/// The noise predictor of `N(0, I)`, `e(t, x) = sigma_t x`, as a network without hidden layers at one time, and a network
-/// with one:
+/// The denoiser of two points at -1 and 1 is `tanh(alpha x / sigma^2)`: at one time, a network of one hidden unit, whose
+/// output is turned into the score.
 /// ```
-/// use score_diffusion::nalgebra::{DMatrix, DVector, dmatrix, dvector};
+/// use score_diffusion::nalgebra::{DMatrix, DVector};
 /// use score_diffusion::prelude::*;
 /// let (ou, t) = (OrnsteinUhlenbeck, 0.5);
-/// let sigma = ou.marginal(t).std_dev();
-/// let layer = Dense { weights: DMatrix::identity(2, 2) * sigma, bias: DVector::zeros(2) };
-/// let noise = Mlp::new(2, TimeFeatures::none(), Activation::Silu, vec![layer])?;
-/// let score = Reparametrised::to_score(noise, ou, Parametrisation::Noise);
-/// let s = score.score(t, BatchView::new(&[3.0, -4.0], 2)?)?;
-/// assert!((s[0] + 3.0).abs() < 1e-14 && (s[1] - 4.0).abs() < 1e-14);
+/// let at = ou.marginal(t);
+/// let unit = |w: f64| Dense { weights: DMatrix::from_element(1, 1, w), bias: DVector::zeros(1) };
+/// let layers = vec![unit(at.scale / at.variance), unit(1.0)];
+/// let denoiser = Mlp::new(1, TimeFeatures::none(), Activation::Tanh, layers)?;
+/// let score = Reparametrised::to_score(denoiser, ou, Parametrisation::Denoiser);
+/// let exact = ExactScore::new(Empirical::new(&[-1.0, 1.0], 1)?, ou);
+/// let x = BatchView::new(&[0.3, -2.0], 1)?;
+/// assert!((score.score(t, x)? - exact.score(t, x)?).amax() < 1e-14);
 ///
-/// // [x; sin t, cos t] -> 3 -> 1
-/// let hidden = Dense { weights: dmatrix![1.0, 0.5, 0.0; -1.0, 0.0, 0.5; 2.0, 1.0, 1.0], bias: dvector![0.0, 0.1, 0.2] };
-/// let last = Dense { weights: dmatrix![1.0, 2.0, -0.5], bias: dvector![0.3] };
+/// // a network of [x; sin t, cos t] -> 3 -> 1, with weights as PyTorch keeps them
+/// let hidden = Dense {
+///     weights: DMatrix::from_row_slice(3, 3, &[1.0, 0.5, 0.0, -1.0, 0.0, 0.5, 2.0, 1.0, 1.0]),
+///     bias: DVector::from_column_slice(&[0.0, 0.1, 0.2]),
+/// };
+/// let last = Dense { weights: DMatrix::from_row_slice(1, 3, &[1.0, 2.0, -0.5]), bias: DVector::from_element(1, 0.3) };
 /// let network = Mlp::new(1, TimeFeatures::fourier(vec![1.0])?, Activation::Tanh, vec![hidden, last])?;
 /// let (x, s, c) = (0.7_f64, t.sin(), t.cos());
 /// let expected = (x + 0.5 * s).tanh() + 2.0 * (-x + 0.5 * c + 0.1).tanh() - 0.5 * (2.0 * x + s + c + 0.2).tanh() + 0.3;
@@ -179,9 +184,9 @@ impl<T: Real> Mlp<T> {
     ///
     /// # Example
     /// ```
-    /// use score_diffusion::nalgebra::{dmatrix, dvector};
+    /// use score_diffusion::nalgebra::{DMatrix, DVector};
     /// use score_diffusion::prelude::*;
-    /// let layer = Dense { weights: dmatrix![-1.0_f64], bias: dvector![0.1] };
+    /// let layer = Dense { weights: DMatrix::from_element(1, 1, -1.0), bias: DVector::from_element(1, 0.1) };
     /// let network = Mlp::new(1, TimeFeatures::none(), Activation::Silu, vec![layer])?.cast::<f32>()?;
     /// assert_eq!(network.score(0.5, BatchView::new(&[2.0_f32], 1)?)?[0], 0.1 - 2.0);
     /// # Ok::<(), ScoreError>(())
