@@ -472,7 +472,7 @@ mod tests {
         assert!(plain.0 > 100.0, "{plain:?}");
     }
 
-    /// All numbers of f32, one after the other: about two minutes.
+    /// All numbers of f32, one after the other: ten minutes or so.
     #[test]
     #[ignore = "takes minutes"]
     fn the_bounds_hold_for_every_f32() {

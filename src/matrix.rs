@@ -21,23 +21,30 @@ const fn rows<T>() -> usize {
 }
 
 /// An `outputs x inputs` matrix in panels; the last one is filled up with rows of zeros, whose results are not kept.
-#[derive(Clone, PartialEq)]
+///
+/// Panels begin at the start of a cache line: loads of weights across two lines cost a few percent of the whole product.
 pub(crate) struct Packed<T> {
     outputs: usize,
     inputs: usize,
-    panels: Vec<T>,
+    values: Vec<T>,
+    /// Where in `values` the panels begin.
+    begin: usize,
 }
 
 impl<T: Real> Packed<T> {
     /// The matrix with the elements `at(row, column)`.
     pub fn new(outputs: usize, inputs: usize, at: impl Fn(usize, usize) -> T) -> Self {
-        let mut panels = Vec::with_capacity(outputs.next_multiple_of(rows::<T>()) * inputs);
-        for first in (0..outputs).step_by(rows::<T>()) {
+        let r = rows::<T>();
+        let mut values: Vec<T> = Vec::with_capacity(outputs.next_multiple_of(r) * inputs + r);
+        // where the line begins, or anywhere if that cannot be told
+        let begin = values.as_ptr().align_offset(64).min(r);
+        values.resize(begin, T::default());
+        for first in (0..outputs).step_by(r) {
             for k in 0..inputs {
-                panels.extend((first..first + rows::<T>()).map(|i| if i < outputs { at(i, k) } else { T::default() }));
+                values.extend((first..first + r).map(|i| if i < outputs { at(i, k) } else { T::default() }));
             }
         }
-        Self { outputs, inputs, panels }
+        Self { outputs, inputs, values, begin }
     }
 
     pub fn outputs(&self) -> usize {
@@ -51,7 +58,25 @@ impl<T: Real> Packed<T> {
     /// The element at a row and a column.
     pub fn at(&self, i: usize, k: usize) -> T {
         let r = rows::<T>();
-        self.panels[(i / r * self.inputs + k) * r + i % r]
+        self.panels()[(i / r * self.inputs + k) * r + i % r]
+    }
+
+    #[inline(always)]
+    fn panels(&self) -> &[T] {
+        &self.values[self.begin..]
+    }
+}
+
+/// The copy has an alignment of its own.
+impl<T: Real> Clone for Packed<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.outputs, self.inputs, |i, k| self.at(i, k))
+    }
+}
+
+impl<T: Real> PartialEq for Packed<T> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.outputs, self.inputs, self.panels()) == (other.outputs, other.inputs, other.panels())
     }
 }
 
@@ -73,8 +98,9 @@ impl<T: Real> Kernel for Product<'_, T> {
 
 #[inline(always)]
 fn by_panels<T: Real, const R: usize>(product: Product<'_, T>) {
-    let Product { weights: &Packed { outputs, inputs, ref panels }, bias, x, out } = product;
-    let (panels, _) = panels.as_chunks::<R>();
+    let Product { weights, bias, x, out } = product;
+    let (outputs, inputs) = (weights.outputs, weights.inputs);
+    let (panels, _) = weights.panels().as_chunks::<R>();
     for first in (0..outputs).step_by(R) {
         let panel = &panels[first / R * inputs..][..inputs];
         let bias = bias.map(|b| load(b, first));

@@ -115,7 +115,7 @@ pub struct Dense<T> {
 #[cfg_attr(feature = "serde", serde(try_from = "Form<T>", into = "Form<T>"))]
 #[cfg_attr(feature = "serde", serde(bound(deserialize = "T: Real + serde::Deserialize<'de>")))]
 #[cfg_attr(feature = "serde", serde(bound(serialize = "T: Real + serde::Serialize")))]
-pub struct Mlp<T> {
+pub struct Mlp<T: Real> {
     time: TimeFeatures,
     activation: Activation,
     /// The first layer's columns for the time features; its columns for the state stand in `layers[0]`.
@@ -124,7 +124,7 @@ pub struct Mlp<T> {
 }
 
 #[derive(Clone, PartialEq)]
-struct Layer<T> {
+struct Layer<T: Real> {
     weights: Packed<T>,
     bias: Vec<T>,
 }
@@ -388,7 +388,7 @@ impl<T: Real> fmt::Debug for Mlp<T> {
 #[cfg(feature = "serde")]
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(bound(deserialize = "T: Real + serde::Deserialize<'de>", serialize = "T: Real + serde::Serialize"))]
-struct Form<T> {
+struct Form<T: Real> {
     dim: usize,
     time: TimeFeatures,
     activation: Activation,
