@@ -4,7 +4,7 @@
 //! out[i, j] = (..((b[i] + W[i, 0] x[0, j]) + W[i, 1] x[1, j]) + ..) + W[i, K-1] x[K-1, j]
 //! ```
 //! Every sum has this one order and nothing is fused, so an element is the same bits in every column, batch and
-//! instruction set. (`matrixmultiply`, behind nalgebra's `gemm`, fuses where the machine can.) That costs nothing here:
+//! instruction set. (`matrixmultiply`, behind nalgebra's `gemm`, fuses where the machine can.) That costs little:
 //! cores that multiply and add in separate units do both in one cycle.
 //!
 //! Lanes run along outputs. A *panel* is `R` rows of `W`, input after input, where `R` lanes fill 64 bytes. The kernel
