@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use score_diffusion::nalgebra::DMatrix;
+use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
 use std::hint::black_box;
@@ -87,6 +87,91 @@ fn scores(c: &mut Criterion) {
     all::<f64>(c);
 }
 
+/// Weights from normals, `outputs x inputs`, scaled so that layers keep the size of their inputs.
+fn layer<T: Real>(outputs: usize, inputs: usize) -> Dense<T> {
+    let mut w = vec![0.0; outputs * inputs];
+    NoiseField::new(4).fill(Stream { phase: Phase::User, node: 0 }, 0, 0, inputs, &mut w).expect("room");
+    let weights = DMatrix::from_fn(outputs, inputs, |i, k| T::of(w[i * inputs + k] / (inputs as f64).sqrt()));
+    Dense { weights, bias: DVector::from_element(outputs, T::of(0.1)) }
+}
+
+/// One dense layer without activation in operations per second, beside nalgebra's `gemm`, which fuses.
+fn dense(c: &mut Criterion) {
+    fn shapes<T: Real>(c: &mut Criterion) {
+        let mut group = c.benchmark_group(format!("dense/{}", std::any::type_name::<T>()));
+        for (dim, n) in [(256, 64), (256, 1024), (64, 1024), (100, 1000), (784, 64), (784, 1)] {
+            group.throughput(Throughput::Elements((2 * dim * dim * n) as u64));
+            let id = format!("{dim}x{dim}x{n}");
+            let dense = layer::<T>(dim, dim);
+            let mut x = vec![T::of(0.0); dim * n];
+            NoiseField::new(2).fill(Stream { phase: Phase::User, node: 0 }, 0, 0, dim, &mut x).expect("room");
+            let x = DMatrix::from_column_slice(dim, n, &x);
+            let mut out = x.clone();
+            group.bench_function(BenchmarkId::new("nalgebra", &id), |b| {
+                b.iter(|| black_box(&mut out).gemm(T::of(1.0), &dense.weights, black_box(&x), T::of(0.0)));
+            });
+            let model = Mlp::new(dim, TimeFeatures::none(), Activation::Silu, vec![dense]).expect("a network");
+            let mut scratch = vec![T::of(0.0); model.scratch_len(n)];
+            group.bench_function(BenchmarkId::new("packed", &id), |b| {
+                b.iter(|| {
+                    let view = BatchView::try_from(black_box(&x)).expect("whole chains");
+                    let out = BatchViewMut::try_from(&mut out).expect("whole chains");
+                    model.score_into(0.5, view, out, &mut scratch).expect("a score");
+                });
+            });
+        }
+    }
+    shapes::<f32>(c);
+    shapes::<f64>(c);
+}
+
+/// A network of 64 + 16 -> 256 -> 256 -> 256 -> 64 per coordinate, beside its products by nalgebra.
+fn network(c: &mut Criterion) {
+    const WIDTHS: [usize; 4] = [256, 256, 256, 64];
+    fn both<T: Real>(c: &mut Criterion) {
+        let (dim, n) = (64, 1024);
+        let mut group = c.benchmark_group(format!("network/{}", std::any::type_name::<T>()));
+        group.throughput(Throughput::Elements((dim * n) as u64));
+        let time = TimeFeatures::fourier((0..8).map(f64::from).collect()).expect("features");
+        let inputs = [dim + time.len(), WIDTHS[0], WIDTHS[1], WIDTHS[2]];
+        let layers: Vec<Dense<T>> = WIDTHS.iter().zip(inputs).map(|(&m, k)| layer(m, k)).collect();
+        let mut x = vec![T::of(0.0); dim * n];
+        NoiseField::new(2).fill(Stream { phase: Phase::User, node: 0 }, 0, 0, dim, &mut x).expect("room");
+        for tile in [64, 1024] {
+            let first = layers[0].weights.columns(0, dim).into_owned();
+            let mut hidden: Vec<DMatrix<T>> =
+                [dim, 256, 256, 256, 64].iter().map(|&m| DMatrix::zeros(m, tile)).collect();
+            group.bench_function(BenchmarkId::new("floor: products by nalgebra", tile), |b| {
+                b.iter(|| {
+                    for x in black_box(&x).chunks_exact(dim * tile) {
+                        hidden[0].as_mut_slice().copy_from_slice(x);
+                        for l in 0..4 {
+                            let (x, out) = hidden.split_at_mut(l + 1);
+                            let w = if l == 0 { &first } else { &layers[l].weights };
+                            out[0].gemm(T::of(1.0), w, &x[l], T::of(0.0));
+                        }
+                    }
+                });
+            });
+            for activation in [Activation::Silu, Activation::Tanh, Activation::Relu] {
+                let model = Mlp::new(dim, time.clone(), activation, layers.clone()).expect("a network");
+                let (mut out, mut scratch) = (x.clone(), vec![T::of(0.0); model.scratch_len(tile)]);
+                group.bench_function(BenchmarkId::new(format!("{activation:?}"), tile), |b| {
+                    b.iter(|| {
+                        for (x, out) in black_box(&x).chunks(dim * tile).zip(out.chunks_mut(dim * tile)) {
+                            let x = BatchView::new(x, dim).expect("whole chains");
+                            let out = BatchViewMut::new(out, dim).expect("whole chains");
+                            model.score_into(0.5, x, out, &mut scratch).expect("a score");
+                        }
+                    });
+                });
+            }
+        }
+    }
+    both::<f32>(c);
+    both::<f64>(c);
+}
+
 /// Each predictor's update with a score that costs next to nothing, beside noise alone.
 fn updates(c: &mut Criterion) {
     const STEPS: usize = 64;
@@ -114,5 +199,5 @@ fn updates(c: &mut Criterion) {
     update(c, "probability flow (no noise)", ProbabilityFlow);
 }
 
-criterion_group!(benches, noise, scores, updates);
+criterion_group!(benches, noise, scores, dense, network, updates);
 criterion_main!(benches);

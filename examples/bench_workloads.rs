@@ -131,9 +131,6 @@ fn print_workloads(options: &Options) {
     for name in names {
         let rows: Vec<(Problem<f32>, Problem<f64>)> =
             problems(name, options.scale).into_iter().zip(problems(name, options.scale)).collect();
-        if rows.is_empty() {
-            println!("{name:<24} not measured: its score is not in this version");
-        }
         for (single, double) in &rows {
             print_row(single, double, options.repeats);
         }

@@ -59,6 +59,14 @@ pub enum ParameterError {
         /// What was found, with the offending number.
         reason: String,
     },
+    /// A layer of a network is not well formed or does not fit its neighbours.
+    #[error("layer {layer} of the network: {reason}")]
+    Layer {
+        /// The layer's number, from 0.
+        layer: usize,
+        /// What was found, with the offending number or shapes.
+        reason: String,
+    },
     /// A saved run does not belong to the sampler it was given to.
     #[error("this run was started by another sampler: its {what} is {given}, the sampler's is {expected}")]
     ForeignRun {

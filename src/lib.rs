@@ -42,6 +42,7 @@ pub mod error;
 pub mod grid;
 pub mod law;
 mod math;
+mod matrix;
 pub mod metrics;
 pub mod noise;
 pub mod prelude;

@@ -14,5 +14,6 @@ pub use crate::sampler::{
     ProbabilityFlow, Report, SampleError, Sampler, Samples, StepContext, UnadjustedLangevin,
 };
 pub use crate::score::{
-    Counted, ExactScore, Parametrisation, PerturbedScore, ProjectedScore, Reparametrised, ScoreFn, ScoreModel,
+    Activation, Counted, Dense, ExactScore, Mlp, Parametrisation, PerturbedScore, ProjectedScore, Reparametrised,
+    ScoreFn, ScoreModel, TimeFeatures,
 };

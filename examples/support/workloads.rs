@@ -12,7 +12,7 @@
 mod digits_data;
 
 use digits_data::{Digits, PIXELS};
-use score_diffusion::nalgebra::DMatrix;
+use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
 use std::f64::consts::TAU;
@@ -182,7 +182,7 @@ fn interval() -> Interval {
     Interval::new(T1, EARLY_STOP).expect("an interval")
 }
 
-/// The problems of a workload: one, or one per predictor for W5, or none while its score is not in the crate. W9 is a
+/// The problems of a workload: one, or one per predictor for W5. W9 is a
 /// table of its own; see [`scaling`].
 pub fn problems<T: Real>(name: &str, scale: Scale) -> Vec<Problem<T>> {
     let shape = |dim, chains: [usize; 2], corrector_steps: [usize; 2], predictor_steps: [usize; 2]| {
@@ -193,7 +193,7 @@ pub fn problems<T: Real>(name: &str, scale: Scale) -> Vec<Problem<T>> {
         "W1" => vec![ring("W1", shape(2, [16_384, 100_000], [100, 200], [100, 200]))],
         "W2" => vec![many_components(shape(64, [512, 4096], [10, 100], [10, 100]))],
         "W3" => vec![standard_normal(shape(3072, [64, 64], [0, 0], [100, 500]))],
-        "W4" => network(shape(64, [256, 1024], [10, 100], [10, 100])),
+        "W4" => vec![network(shape(64, [256, 1024], [10, 100], [10, 100]))],
         "W5" => updates(shape(12_288, [16, 16], [0, 0], [100, 500])),
         "W6" => vec![ring("W6", shape(2, [1, 1], [200, 200], [200, 200]))],
         "W7" => vec![full_covariances(shape(16, [1024, 10_000], [10, 100], [10, 100]))],
@@ -225,12 +225,18 @@ pub fn standard_normal<T: Real>(shape: Shape) -> Problem<T> {
     Problem::new("W3", "standard normal", exact(Gaussian::standard(shape.dim).expect("a law")), shape)
 }
 
-/// W4: a network of 64 + 16 time features -> 256 -> 256 -> 256 -> 64 with SiLU.
-///
-/// It waits for the crate's network score. Then its body is `vec![Problem::new("W4", "network", model, shape)]`, with the
-/// weights from a fixed seed. Until then every table says that W4 is missing.
-pub fn network<T: Real>(_shape: Shape) -> Vec<Problem<T>> {
-    Vec::new()
+/// W4: a network of 64 + 16 time features -> 256 -> 256 -> 256 -> 64 with SiLU. Its weights are normals, as large as an
+/// untrained network's.
+pub fn network<T: Real>(shape: Shape) -> Problem<T> {
+    let time = TimeFeatures::fourier((0..8).map(f64::from).collect()).expect("features");
+    let dim = shape.dim;
+    let layers = [(256, dim + time.len()), (256, 256), (256, 256), (dim, 256)].map(|(outputs, inputs)| {
+        let law = Gaussian::isotropic(vec![0.0; outputs], 1.0 / inputs as f64).expect("a law");
+        let weights = law.sample_seeded(inputs, 4).expect("weights").map(T::of);
+        Dense { weights, bias: DVector::zeros(outputs) }
+    });
+    let model = Mlp::new(dim, time, Activation::Silu, layers.to_vec()).expect("a network");
+    Problem::new("W4", "network", model, shape)
 }
 
 /// W5: each predictor's update, with a score that was computed before and is only copied.

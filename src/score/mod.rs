@@ -1,21 +1,25 @@
 //! Score models: `s(t, x)`, an estimate of `grad log p_t(x)`.
 //!
-//! [`ScoreModel`] is the trait. [`ExactScore`] is the truth for a law of the laboratory, [`ScoreFn`] wraps a closure;
-//! the others wrap a model: [`ProjectedScore`] confines its denoiser to a convex set, [`PerturbedScore`] adds a known
+//! [`ScoreModel`] is the trait. [`ExactScore`] is the truth for a law of the laboratory, [`ScoreFn`] wraps a closure,
+//! [`Mlp`] is a neural network of dense layers with given weights; the others wrap a model: [`ProjectedScore`] confines its denoiser to a convex set, [`PerturbedScore`] adds a known
 //! error, [`Reparametrised`] converts from and to noise, denoiser and velocity outputs, [`Counted`] counts.
 
 mod closure;
 mod counted;
 mod exact;
+mod mlp;
 mod parametrisation;
 mod perturbed;
 mod projected;
 mod score_trait;
+mod time_features;
 
 pub use closure::{BatchFn, PerChain, ScoreFn};
 pub use counted::Counted;
 pub use exact::ExactScore;
+pub use mlp::{Activation, Dense, Mlp};
 pub use parametrisation::{Conversion, Parametrisation, Reparametrised};
 pub use perturbed::PerturbedScore;
 pub use projected::ProjectedScore;
 pub use score_trait::ScoreModel;
+pub use time_features::TimeFeatures;
