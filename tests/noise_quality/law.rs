@@ -270,9 +270,9 @@ impl Law {
             let p = if single { Grid::radius_beyond(r) } else { (-0.5 * r * r).exp() };
             report.poisson(&format!("{name}: radius > {r}"), count, 0.5 * n * p);
         }
-        // f32: the uniform is rounded to 1 for 64 of its 2^31 values, which takes both members of a pair to 0. Cosine
-        // and sine are 0 for 2 of the angle's 2^32 values each.
-        let zero = if single { [64.0 / LEVELS, 2.0 / LEVELS] } else { [0.0; 2] };
+        // f32: the uniform is rounded to 1 for 64 of its 2^31 values, which takes both members of a pair to 0. One of
+        // them alone is 0 for 8 of the direction's 2^32 values.
+        let zero = if single { [64.0 / LEVELS, 4.0 / LEVELS] } else { [0.0; 2] };
         report.poisson(&format!("{name}: radius 0"), self.zeros[0], 0.5 * n * zero[0]);
         report.poisson(&format!("{name}: one of a pair 0"), self.zeros[1], 0.5 * n * zero[1]);
         println!("{name}: {n:.0} draws, the largest is {:.6}", self.largest);

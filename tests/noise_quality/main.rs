@@ -182,22 +182,23 @@ fn normals_are_box_muller_of_the_words() {
         for pair in [0, 2] {
             let (w, a) = (high[pair], high[pair + 1]);
             let cell = 4 * quad as usize + pair;
-            // f32: 31 bits of radius, once as they are and once rounded to f32, and 32 of angle
+            // f32: 31 bits of radius, once as they are and once rounded to f32, and 3 + 29 of the direction
             let u = f64::from(w >> 1) + 0.5;
             let rounded = f64::from((w >> 1) as f32 + 0.5);
             for (slot, u) in [(0, rounded), (2, u)] {
                 let radius = (-2.0 * (u / 2_147_483_648.0).ln()).sqrt();
-                let [x, y] = on_circle(u64::from(a) << 32);
+                let [x, y] = direction(a >> 29, f64::from(a & 0x1fff_ffff) / 536_870_912.0);
                 for (got, exact) in [(z[cell], radius * x), (z[cell + 1], radius * y)] {
                     single[slot] = single[slot].max((got - exact).abs());
                     single[slot + 1] = single[slot + 1].max((got - exact).abs() / ulp(exact, 23));
                 }
             }
-            // f64: 52 bits of radius, 54 of angle
+            // f64: 52 bits of radius, 3 + 52 of the direction
             let join = |k: usize| u64::from(high[k]) << 32 | u64::from(low[k]);
             let u = ((join(pair) >> 12) as f64 + 0.5) / 4_503_599_627_370_496.0;
             let radius = (-2.0 * u.ln()).sqrt();
-            let [x, y] = on_circle(join(pair + 1) >> 10 << 10);
+            let a = join(pair + 1);
+            let [x, y] = direction((a >> 61) as u32, ((a << 3 >> 12) as f64 + 0.5) / 4_503_599_627_370_496.0);
             for (got, exact) in [(wide[cell], radius * x), (wide[cell + 1], radius * y)] {
                 double[0] = double[0].max((got - exact).abs());
                 double[1] = double[1].max((got - exact).abs() / ulp(exact, 52));
@@ -211,13 +212,12 @@ fn normals_are_box_muller_of_the_words() {
     assert!(single[0] < 2e-6 && single[2] < 4e-4 && double[0] < 5e-15);
 }
 
-/// Cosine and sine of `a / 2^64` turns, reduced to an eighth of a turn in integers, so that the reference is good to
-/// two units in the last place also where it is small.
-fn on_circle(a: u64) -> [f64; 2] {
-    let quarter = a.wrapping_add(1 << 61) >> 62;
-    let rest = a.wrapping_sub(quarter << 62) as i64 as f64 * (std::f64::consts::TAU / 18_446_744_073_709_551_616.0);
-    let (s, c) = rest.sin_cos();
-    [[c, s], [-s, c], [-c, -s], [s, -c]][quarter as usize]
+/// Cosine and sine of an angle in parts of an eighth of a turn, after the reflections that three bits choose: of the first
+/// axis, of the second, and of the two into each other.
+fn direction(reflections: u32, part: f64) -> [f64; 2] {
+    let (s, c) = (part * std::f64::consts::FRAC_PI_4).sin_cos();
+    let [x, y] = if reflections & 1 == 0 { [c, s] } else { [s, c] };
+    [if reflections & 4 == 0 { x } else { -x }, if reflections & 2 == 0 { y } else { -y }]
 }
 
 /// The last place of a format with this many bits after the leading one.
