@@ -25,6 +25,9 @@ pub(super) enum Shape {
 /// Chains side by side.
 pub(super) const LANES: usize = 16;
 
+/// So few chains take fewer lanes, if coordinates are few too.
+const FEW: usize = 4;
+
 pub(super) type Lane<T> = [T; LANES];
 
 /// `out <- precision (centre - x)`, chain by chain.
@@ -40,8 +43,32 @@ impl<T: Real> Kernel for Linear<'_, T> {
     #[inline(always)]
     fn run(self) {
         let d = self.centre.len();
-        for (out, x) in self.out.chunks_exact_mut(d).zip(self.x.chunks_exact(d)) {
-            for (((s, &x), &c), &p) in out.iter_mut().zip(x).zip(self.centre).zip(self.precision) {
+        if d > LANES || self.x.len() < d * LANES {
+            for (out, x) in self.out.chunks_exact_mut(d).zip(self.x.chunks_exact(d)) {
+                for (((s, &x), &c), &p) in out.iter_mut().zip(x).zip(self.centre).zip(self.precision) {
+                    *s = p * (c - x);
+                }
+            }
+            return;
+        }
+        // short chains: what repeats after `d` lanes of elements is laid out once
+        let (mut centre, mut precision) = ([[T::default(); LANES]; LANES], [[T::default(); LANES]; LANES]);
+        for (i, (c, p)) in centre.as_flattened_mut().iter_mut().zip(precision.as_flattened_mut()).enumerate() {
+            (*c, *p) = (self.centre[i % d], self.precision[i % d]);
+        }
+        for (out, x) in self.out.chunks_mut(d * LANES).zip(self.x.chunks(d * LANES)) {
+            let ((outs, out_rest), (xs, x_rest)) = (out.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
+            for (((out, x), c), p) in outs.iter_mut().zip(xs).zip(&centre).zip(&precision) {
+                let (x, c, p) = (*x, *c, *p);
+                let mut s = [T::default(); LANES];
+                for l in 0..LANES {
+                    s[l] = p[l] * (c[l] - x[l]);
+                }
+                *out = s;
+            }
+            let begin = xs.len() * LANES;
+            let (centre, precision) = (&centre.as_flattened()[begin..], &precision.as_flattened()[begin..]);
+            for (((s, &x), &c), &p) in out_rest.iter_mut().zip(x_rest).zip(centre).zip(precision) {
                 *s = p * (c - x);
             }
         }
@@ -118,10 +145,14 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     #[inline(always)]
     fn run(self) -> bool {
         let Self { at, mut room, x, out } = self;
-        match (at.shape, at.d) {
-            (Shape::Isotropic, 1) => few_coordinates::<T, 1>(at, room.logits, x, out),
-            (Shape::Isotropic, 2) => few_coordinates::<T, 2>(at, room.logits, x, out),
-            (Shape::Isotropic, 3) => few_coordinates::<T, 3>(at, room.logits, x, out),
+        let few_chains = x.len() <= FEW * at.d;
+        match (at.shape, at.d, few_chains) {
+            (Shape::Isotropic, 1, false) => few_coordinates::<T, 1, LANES>(at, room.logits, x, out),
+            (Shape::Isotropic, 2, false) => few_coordinates::<T, 2, LANES>(at, room.logits, x, out),
+            (Shape::Isotropic, 3, false) => few_coordinates::<T, 3, LANES>(at, room.logits, x, out),
+            (Shape::Isotropic, 1, true) => few_coordinates::<T, 1, FEW>(at, room.logits, x, out),
+            (Shape::Isotropic, 2, true) => few_coordinates::<T, 2, FEW>(at, room.logits, x, out),
+            (Shape::Isotropic, 3, true) => few_coordinates::<T, 3, FEW>(at, room.logits, x, out),
             _ => many_coordinates(at, &mut room, x, out),
         }
     }
@@ -175,14 +206,14 @@ fn many_coordinates<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, x: &[T],
 
 /// Adds 0, or NaN where a score is not finite: all logits overflowed, or a component without weight had an infinite pull.
 #[inline(always)]
-fn note_overflow<T: Real>(check: &mut Lane<T>, score: &Lane<T>) {
-    for l in 0..LANES {
+fn note_overflow<T: Real, const L: usize>(check: &mut [T; L], score: &[T; L]) {
+    for l in 0..L {
         check[l] += score[l] * T::default();
     }
 }
 
 #[inline(always)]
-fn overflowed<T: Real>(check: &Lane<T>) -> bool {
+fn overflowed<T: Real, const L: usize>(check: &[T; L]) -> bool {
     let mut some = false;
     for c in check {
         some |= *c != T::default();
@@ -192,8 +223,8 @@ fn overflowed<T: Real>(check: &Lane<T>) -> bool {
 
 /// `largest <- max(largest, logit)`; a NaN in `logit` is passed over.
 #[inline(always)]
-fn raise<T: Real>(largest: &mut Lane<T>, logit: &Lane<T>) {
-    for l in 0..LANES {
+fn raise<T: Real, const L: usize>(largest: &mut [T; L], logit: &[T; L]) {
+    for l in 0..L {
         largest[l] = if logit[l] > largest[l] { logit[l] } else { largest[l] };
     }
 }
@@ -218,24 +249,24 @@ fn product_or_square<T: Real>(product: bool, x: T, c: T) -> T {
 
 /// The logits of components in `D` coordinates, and the largest.
 #[inline(always)]
-fn few_logits<T: Real, const D: usize>(
+fn few_logits<T: Real, const D: usize, const L: usize>(
     at: AtTime<'_, T>,
-    lanes: &[Lane<T>; D],
-    logits: &mut [Lane<T>],
+    lanes: &[[T; L]; D],
+    logits: &mut [[T; L]],
     centres: &[[T; D]],
     dots: bool,
-) -> Lane<T> {
+) -> [T; L] {
     let lanes = *lanes;
-    let mut largest = [T::of(f64::NEG_INFINITY); LANES];
+    let mut largest = [T::of(f64::NEG_INFINITY); L];
     for (k, (logit, c)) in logits.iter_mut().zip(centres).enumerate() {
-        let mut sum = [T::default(); LANES];
+        let mut sum = [T::default(); L];
         for i in 0..D {
-            for l in 0..LANES {
+            for l in 0..L {
                 sum[l] += product_or_square(dots, lanes[i][l], c[i]);
             }
         }
         let rate = at.rate(k);
-        for l in 0..LANES {
+        for l in 0..L {
             sum[l] = at.log_weights[k] + rate * sum[l];
         }
         raise(&mut largest, &sum);
@@ -246,22 +277,28 @@ fn few_logits<T: Real, const D: usize>(
 
 /// `D` coordinates that stay in registers; isotropic components.
 #[inline(always)]
-fn few_coordinates<T: Real, const D: usize>(at: AtTime<'_, T>, logits: &mut [Lane<T>], x: &[T], out: &mut [T]) -> bool {
+fn few_coordinates<T: Real, const D: usize, const L: usize>(
+    at: AtTime<'_, T>,
+    logits: &mut [Lane<T>],
+    x: &[T],
+    out: &mut [T],
+) -> bool {
     let (centres, _) = at.centres.as_chunks::<D>();
-    let mut check = [T::default(); LANES];
-    for (x, out) in x.chunks(LANES * D).zip(out.chunks_mut(LANES * D)) {
+    let logits = &mut logits.as_flattened_mut().as_chunks_mut::<L>().0[..centres.len()];
+    let mut check = [T::default(); L];
+    for (x, out) in x.chunks(L * D).zip(out.chunks_mut(L * D)) {
         let n = x.len() / D;
-        let mut lanes = [[T::default(); LANES]; D];
-        if n == LANES {
-            let x = &x[..LANES * D];
+        let mut lanes = [[T::default(); L]; D];
+        if n == L {
+            let x = &x[..L * D];
             for i in 0..D {
-                for l in 0..LANES {
+                for l in 0..L {
                     lanes[i][l] = x[l * D + i] - at.origin[i];
                 }
             }
         } else {
             for i in 0..D {
-                for l in 0..LANES {
+                for l in 0..L {
                     // unused lanes repeat the last chain
                     lanes[i][l] = x[l.min(n - 1) * D + i] - at.origin[i];
                 }
@@ -274,48 +311,48 @@ fn few_coordinates<T: Real, const D: usize>(at: AtTime<'_, T>, logits: &mut [Lan
             few_logits(at, &lanes, logits, centres, false)
         };
         // apart from the sums, so that the constants of the power stay in registers
-        let mut total = [T::default(); LANES];
+        let mut total = [T::default(); L];
         for logit in logits.iter_mut() {
             let mut weight = *logit;
-            for l in 0..LANES {
+            for l in 0..L {
                 weight[l] = (weight[l] - largest[l]).exp2_lane();
                 total[l] += weight[l];
             }
             *logit = weight;
         }
-        let mut sum = [[T::default(); LANES]; D];
+        let mut sum = [[T::default(); L]; D];
         if at.products && at.equal {
             for (weight, c) in logits.iter().zip(centres) {
                 let weight = *weight;
                 for i in 0..D {
-                    for l in 0..LANES {
+                    for l in 0..L {
                         sum[i][l] += weight[l] * c[i];
                     }
                 }
             }
-            let mut factor = [T::default(); LANES];
-            for l in 0..LANES {
+            let mut factor = [T::default(); L];
+            for l in 0..L {
                 factor[l] = at.precisions[0] / total[l];
             }
             for i in 0..D {
-                for l in 0..LANES {
+                for l in 0..L {
                     sum[i][l] = (sum[i][l] - total[l] * lanes[i][l]) * factor[l];
                 }
             }
         } else {
             for (k, (weight, c)) in logits.iter().zip(centres).enumerate() {
                 let mut weight = *weight;
-                for l in 0..LANES {
+                for l in 0..L {
                     weight[l] *= at.precisions[k];
                 }
                 for i in 0..D {
-                    for l in 0..LANES {
+                    for l in 0..L {
                         sum[i][l] += weight[l] * (c[i] - lanes[i][l]);
                     }
                 }
             }
             for i in 0..D {
-                for l in 0..LANES {
+                for l in 0..L {
                     sum[i][l] /= total[l];
                 }
             }
@@ -323,10 +360,10 @@ fn few_coordinates<T: Real, const D: usize>(at: AtTime<'_, T>, logits: &mut [Lan
         for i in 0..D {
             note_overflow(&mut check, &sum[i]);
         }
-        if n == LANES {
-            let out = &mut out[..LANES * D];
+        if n == L {
+            let out = &mut out[..L * D];
             for i in 0..D {
-                for l in 0..LANES {
+                for l in 0..L {
                     out[l * D + i] = sum[i][l];
                 }
             }

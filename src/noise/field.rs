@@ -344,6 +344,14 @@ impl<T: Real> Kernel for AcrossChains<'_, T> {
                     continue;
                 }
                 let (cos, sin) = T::normals(&high, &low);
+                if whole && s.dim == 1 {
+                    for (k, z) in [&cos[..LANES], &sin[..LANES], &cos[LANES..], &sin[LANES..]].into_iter().enumerate() {
+                        let at = (step + k) * s.n + j0;
+                        all[at..at + LANES].copy_from_slice(z);
+                    }
+                    step += 4;
+                    continue;
+                }
                 let draws = [&cos[..LANES], &sin[..LANES], &cos[LANES..], &sin[LANES..]];
                 for (k, z) in draws.into_iter().enumerate() {
                     let draw = 4 * quad + k as u64;
