@@ -7,7 +7,7 @@
 //! RUSTFLAGS="-C target-cpu=native" cargo run --release --example fingerprint
 //! ```
 
-use score_diffusion::nalgebra::DMatrix;
+use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::prelude::*;
 
 /// FNV-1a over the bits of the samples.
@@ -62,6 +62,23 @@ fn all<T: Real>(scalar: &str) -> AnyResult {
     )?;
     let projected = ProjectedScore::ball(ExactScore::new(data, ou).cast::<T>(), ou, vec![0.0, 0.0, 0.25], 2.5)?;
     sample(&format!("{scalar} projected, denoiser held"), projected, ExponentialIntegrator::DenoiserHeld)?;
+    // one variance in six coordinates, near the middle and far from it; long chains; a network
+    for far in [0.0, 1e4] {
+        let centres: Vec<Vec<f64>> = (0..70)
+            .map(|k| (0..6).map(|i| f64::from((k * 5 + i * 3) % 11) - far * f64::from(k % 2)).collect())
+            .collect();
+        let law = GaussianMixture::isotropic(&[1.0; 70], &centres, &[0.3; 70])?;
+        sample(&format!("{scalar} 70 components, {far}"), ExactScore::new(law, ou).cast::<T>(), EulerMaruyama)?;
+    }
+    let long = Gaussian::isotropic(vec![0.5; 1030], 2.0)?;
+    sample(&format!("{scalar} long chains"), ExactScore::new(long, ou).cast::<T>(), EulerMaruyama)?;
+    let time = TimeFeatures::fourier(vec![1.0, 3.0])?;
+    let weights = |outputs, inputs| Gaussian::standard(outputs).and_then(|law| law.sample_seeded(inputs, 4));
+    let layer = |outputs: usize, inputs: usize| -> AnyResult<Dense<T>> {
+        Ok(Dense { weights: (weights(outputs, inputs)? * 0.1).map(T::of), bias: DVector::zeros(outputs) })
+    };
+    let layers = vec![layer(33, 10 + time.len())?, layer(20, 33)?, layer(10, 20)?];
+    sample(&format!("{scalar} network"), Mlp::new(10, time, Activation::Silu, layers)?, EulerMaruyama)?;
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Place {
 }
 
 /// Enters every fingerprint: a saved run is refused when addresses or steps have changed since.
-const VALUES: &str = "values 1";
+const VALUES: &str = "values 2";
 
 impl Program {
     /// Computes and checks the program of a sampler of `dim` coordinates.
