@@ -469,11 +469,11 @@ fn ten_thousand_components() {
             // logits are that large one component has the weight, so what matters is a few pulls of sqrt(v)/v each.
             // Rounding x, means and differences to f32 moves (x - m)/v by 6 eps/v. Far: the pulls differ by the spread
             // of the means (below 10), over v, however wrong the weights are; and 10^4 weights of one size add up to 1
-            // within 10^4 roundings.
+            // within 10^4 roundings, the reference's too.
             let spread = if near { 0.0 } else { 10.0 / v };
             for i in 0..2 {
                 let (off_64, off_32) = ((of_64[i] - expected[i]).abs(), (f64::from(of_32[i]) - expected[i]).abs());
-                let room_64 = if x[0].abs() < 1e4 { 1e-7 * size } else { 16.0 * EPS * size + spread };
+                let room_64 = if x[0].abs() < 1e4 { 1e-7 * size } else { 1e4 * EPS * size + spread };
                 assert!(off_64 <= room_64, "{x:?}: {off_64} of {size}");
                 let room_32 = f64::from(f32::EPSILON) * (100.0 / v + 1e4 * size) + spread;
                 assert!(off_32 <= room_32, "{x:?}: {off_32} of {size}");
