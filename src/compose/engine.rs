@@ -13,6 +13,7 @@ use crate::sampler::{
 use crate::score::ScoreModel;
 use crate::simd::dispatch;
 use std::ops::Range;
+use std::sync::Mutex;
 
 /// A sampler taken apart, as the loop wants it.
 pub(super) struct Engine<'a, T: Real> {
@@ -23,19 +24,48 @@ pub(super) struct Engine<'a, T: Real> {
     pub grid: &'a TimeGrid,
     pub program: &'a Program,
     pub noise: NoiseField,
+    /// Workspaces that no thread works with: single steps use them again.
+    pub spare: Mutex<Vec<Workspace<T>>>,
 }
 
-/// What happened to one tile.
+/// A workspace that goes back to its engine in the end.
+pub(super) struct Lent<'a, T: Real> {
+    workspace: Option<Workspace<T>>,
+    spare: &'a Mutex<Vec<Workspace<T>>>,
+}
+
+impl<T: Real> Drop for Lent<'_, T> {
+    fn drop(&mut self) {
+        // a lock that a panic has poisoned only means that the workspace is not used again
+        if let (Some(workspace), Ok(mut spare)) = (self.workspace.take(), self.spare.lock()) {
+            spare.push(workspace);
+        }
+    }
+}
+
+/// What happened to one tile, or several.
+#[derive(Default)]
 pub(super) struct TileResult {
     pub failures: Vec<ChainFailure>,
     pub evaluations: Evaluations,
 }
 
+impl TileResult {
+    pub fn merge(mut self, other: Self) -> Self {
+        self.failures.extend(other.failures);
+        self.evaluations.merge(other.evaluations);
+        self
+    }
+}
+
 impl<T: Real> Engine<'_, T> {
-    /// Buffers for tiles of up to `n` chains.
-    pub fn workspace(&self, n: usize) -> Workspace<T> {
-        let step_vectors = self.predictor.scratch_vectors().max(self.corrector.scratch_vectors());
-        Workspace::new(self.score, self.noise, n, step_vectors)
+    /// Buffers for tiles of up to `n` chains, the same `n` at every call.
+    pub fn lend(&self, n: usize) -> Lent<'_, T> {
+        let workspace = self.spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_else(|| {
+            let step_vectors = self.predictor.scratch_vectors().max(self.corrector.scratch_vectors());
+            Workspace::new(self.score, self.noise, n, step_vectors)
+        });
+        Lent { workspace: Some(workspace), spare: &self.spare }
     }
 
     /// Takes one tile through the steps of a range. `failed` holds the columns that failed before, in order.
@@ -47,8 +77,9 @@ impl<T: Real> Engine<'_, T> {
         steps: Range<u64>,
         mut x: BatchViewMut<'_, T>,
         failed: &[usize],
-        ws: &mut Workspace<T>,
+        lent: &mut Lent<'_, T>,
     ) -> TileResult {
+        let Some(ws) = &mut lent.workspace else { unreachable!("it goes back only when it is dropped") };
         ws.move_to(x.first_chain(), x.n_chains());
         let n = x.n_chains() as u64;
         let mut result = TileResult { failures: Vec::new(), evaluations: Evaluations::default() };

@@ -10,6 +10,7 @@ mod predictor_corrector;
 mod program;
 mod run;
 mod schedule;
+mod tiles;
 
 pub use observer::{Observer, Progress, Trajectory};
 pub use predictor_corrector::{LangevinSampler, PredictorCorrector, ReverseSolver};

@@ -1,10 +1,11 @@
 //! [`PredictorCorrector`]: the sampler.
 
-use super::engine::Engine;
+use super::engine::{Engine, TileResult};
 use super::observer::{Observer, Progress};
 use super::program::Program;
 use super::run::Run;
 use super::schedule::Schedule;
+use super::tiles::{default_tile, for_each_tile};
 use crate::batch::{self, Batch, BatchView, BatchViewMut};
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
@@ -17,6 +18,7 @@ use crate::sampler::{
 };
 use crate::score::ScoreModel;
 use std::ops::Range;
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// Sampling by prediction and correction.
@@ -308,6 +310,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
                     *x *= std_dev;
                 }
             },
+            |(), ()| (),
         );
         Ok(self.run_from(states, chains.start, seed))
     }
@@ -352,21 +355,20 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         let tile = self.tile_size(states.ncols());
         let room = tile.min(states.ncols());
         if let Ok(x) = BatchViewMut::try_from(&mut states) {
-            let results = for_each_tile(
+            let result = for_each_tile(
                 tile,
                 x.starting_at(run.first_chain),
-                || engine.workspace(room),
+                || engine.lend(room),
                 |ws, x| {
                     let (first, n) = (x.first_chain(), x.n_chains() as u64);
                     let (a, b) = (parked.partition_point(|&c| c < first), parked.partition_point(|&c| c < first + n));
                     let failed: Vec<usize> = parked[a..b].iter().map(|c| (c - first) as usize).collect();
                     engine.run_tile(steps.clone(), x, &failed, ws)
                 },
+                TileResult::merge,
             );
-            for result in results {
-                run.failures.extend(result.failures);
-                run.evaluations.merge(result.evaluations);
-            }
+            run.failures.extend(result.failures);
+            run.evaluations.merge(result.evaluations);
         }
         run.failures.sort_by_key(|f| (f.step, f.chain));
         run.states = states;
@@ -469,22 +471,24 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
 
     fn engine(&self, seed: u64) -> Engine<'_, S::Scalar> {
         let Parts { score, process, predictor, corrector, grid, .. } = &self.parts;
-        Engine { process, score, predictor, corrector, grid, program: &self.program, noise: NoiseField::new(seed) }
+        Engine {
+            process,
+            score,
+            predictor,
+            corrector,
+            grid,
+            program: &self.program,
+            noise: NoiseField::new(seed),
+            spare: Mutex::default(),
+        }
     }
 
-    /// Chains per tile: enough to fill vector registers and threads, few enough for state, score and noise to stay in the
-    /// cache.
+    /// Chains per tile: the user's wish, the model's, or what suits the machine.
     fn tile_size(&self, n_chains: usize) -> usize {
         if let Some(tile) = self.tile.or_else(|| self.parts.score.preferred_tile()) {
             return tile.max(1);
         }
-        let chain = size_of::<S::Scalar>() * self.dim();
-        // states and scores in the first cache, but no fewer chains than fill the lanes while these fit into the second
-        let least = if 16 * chain <= 256 * 1024 { (128 * 1024 / chain).clamp(16, 64) } else { 256 * 1024 / chain };
-        let tile = (16 * 1024 / chain).clamp(least.max(1), 4096);
-        let share = n_chains.div_ceil(n_threads());
-        // a block of lanes is not shared among threads, unless rows are so long that scores hardly work across chains
-        if chain < 16 * 1024 { tile.next_multiple_of(16).min(share.next_multiple_of(16)) } else { tile.min(share) }
+        default_tile(n_chains, size_of::<S::Scalar>() * self.dim())
     }
 
     fn run_from(&self, states: Batch<S::Scalar>, first_chain: u64, seed: u64) -> Run<S::Scalar> {
@@ -569,42 +573,5 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     }
     fn sample_chains(&self, chains: Range<u64>, seed: u64) -> Result<Samples<S::Scalar>, SampleError<S::Scalar>> {
         self.finish(self.start(chains, seed)?)
-    }
-}
-
-/// Threads that share the tiles.
-fn n_threads() -> usize {
-    #[cfg(feature = "rayon")]
-    {
-        rayon::current_num_threads()
-    }
-    #[cfg(not(feature = "rayon"))]
-    {
-        1
-    }
-}
-
-/// Calls `work` on every tile of chains, each thread with buffers of its own, and gives the results in order.
-fn for_each_tile<T: Real, W: Send, R: Send>(
-    tile: usize,
-    mut x: BatchViewMut<'_, T>,
-    buffers: impl Fn() -> W + Send + Sync,
-    work: impl Fn(&mut W, BatchViewMut<'_, T>) -> R + Send + Sync,
-) -> Vec<R> {
-    let (dim, first_chain) = (x.dim(), x.first_chain());
-    let one = |buffers: &mut W, (i, tile_states): (usize, &mut [T])| {
-        let Ok(view) = BatchViewMut::new(tile_states, dim) else { unreachable!("tiles are whole chains") };
-        work(buffers, view.starting_at(first_chain + (i * tile) as u64))
-    };
-    let len = tile.saturating_mul(dim);
-    #[cfg(feature = "rayon")]
-    {
-        use rayon::prelude::*;
-        x.as_mut_slice().par_chunks_mut(len).enumerate().map_init(buffers, one).collect()
-    }
-    #[cfg(not(feature = "rayon"))]
-    {
-        let mut buffers = buffers();
-        x.as_mut_slice().chunks_mut(len).enumerate().map(|tile| one(&mut buffers, tile)).collect()
     }
 }
