@@ -470,7 +470,8 @@ fn whiten<const G: usize, T: Real>(
 /// Components in a stretch of the softmax and the sums that follow it.
 const STRETCH: usize = 64;
 
-/// Turns a stretch of logits into weights `2^(logit - largest)`, and lists the components that are something to a chain.
+/// Turns a stretch of logits into weights `2^(logit - largest)`, moves those that are something to a chain to the front,
+/// and lists their components.
 #[inline(always)]
 fn weigh<'a, T: Real>(
     logits: &mut [Lane<T>],
@@ -481,8 +482,8 @@ fn weigh<'a, T: Real>(
 ) -> &'a [usize] {
     let (largest, mut sum) = (*largest, *total);
     let mut count = 0;
-    for (k, logit) in logits.iter_mut().enumerate() {
-        let mut weight = *logit;
+    for k in 0..logits.len() {
+        let mut weight = logits[k];
         let mut none = true;
         for l in 0..LANES {
             weight[l] -= largest[l];
@@ -495,7 +496,7 @@ fn weigh<'a, T: Real>(
             weight[l] = weight[l].exp2_lane();
             sum[l] += weight[l];
         }
-        *logit = weight;
+        logits[count] = weight;
         active[count] = first + k;
         count += 1;
     }
@@ -503,82 +504,99 @@ fn weigh<'a, T: Real>(
     &active[..count]
 }
 
-/// `sum_k weight_k c_k` for `G` coordinates from `first` on.
+/// `sum_k weight_k c_k` for `G` coordinates from `i` on.
 #[inline(always)]
-fn add_centres<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, active: &[usize], first: usize) {
+fn add_centres<const G: usize, T: Real>(
+    at: AtTime<'_, T>,
+    all: &mut [Lane<T>],
+    weights: &[Lane<T>],
+    active: &[usize],
+    i: usize,
+) {
+    let all = &mut all[i..i + G];
     let mut sum = [[T::default(); LANES]; G];
-    for g in 0..G {
-        sum[g] = room.sum[first + g];
-    }
-    for &k in active {
-        let weight = room.logits[k];
-        let centre = &at.centres[k * at.d + first..][..G];
+    sum.copy_from_slice(all);
+    for (weight, &k) in weights.iter().zip(active) {
+        let weight = *weight;
+        let centre = &at.centres[k * at.d + i..][..G];
         for g in 0..G {
             for l in 0..LANES {
                 sum[g][l] += weight[l] * centre[g];
             }
         }
     }
-    for g in 0..G {
-        room.sum[first + g] = sum[g];
-    }
+    all.copy_from_slice(&sum);
 }
 
-/// `sum_k weight_k p_k (c_k - x)` for `G` coordinates from `first` on; the weights of isotropic components have their
+/// `sum_k weight_k p_k (c_k - x)` for `G` coordinates from `i` on; the weights of isotropic components have their
 /// precision already.
 #[inline(always)]
-fn add_differences<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, active: &[usize], first: usize) {
-    let (mut sum, mut x) = ([[T::default(); LANES]; G], [[T::default(); LANES]; G]);
-    for g in 0..G {
-        (sum[g], x[g]) = (room.sum[first + g], room.x[first + g]);
-    }
-    for &k in active {
-        let weight = room.logits[k];
-        let centre = &at.centres[k * at.d + first..][..G];
+fn add_differences<const G: usize, T: Real>(
+    at: AtTime<'_, T>,
+    all: &mut [Lane<T>],
+    x: &[Lane<T>],
+    weights: &[Lane<T>],
+    active: &[usize],
+    i: usize,
+) {
+    let all = &mut all[i..i + G];
+    let (mut sum, mut x_here) = ([[T::default(); LANES]; G], [[T::default(); LANES]; G]);
+    sum.copy_from_slice(all);
+    x_here.copy_from_slice(&x[i..i + G]);
+    for (weight, &k) in weights.iter().zip(active) {
+        let weight = *weight;
+        let centre = &at.centres[k * at.d + i..][..G];
         if at.shape == Shape::Isotropic {
             for g in 0..G {
                 for l in 0..LANES {
-                    sum[g][l] += weight[l] * (centre[g] - x[g][l]);
+                    sum[g][l] += weight[l] * (centre[g] - x_here[g][l]);
                 }
             }
         } else {
-            let precision = &at.precisions[k * at.d + first..][..G];
+            let precision = &at.precisions[k * at.d + i..][..G];
             for g in 0..G {
                 for l in 0..LANES {
-                    sum[g][l] += weight[l] * (precision[g] * (centre[g] - x[g][l]));
+                    sum[g][l] += weight[l] * (precision[g] * (centre[g] - x_here[g][l]));
                 }
             }
         }
     }
-    for g in 0..G {
-        room.sum[first + g] = sum[g];
-    }
+    all.copy_from_slice(&sum);
 }
 
-/// `-sum_k weight_k Q_k y_k` of whitened differences `y_k`, for `G` coordinates from `first` on.
+/// `-sum_k weight_k Q_k y_k` of whitened differences `y_k`, for `G` coordinates from `i` on.
 #[inline(always)]
-fn add_pulls<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, active: &[usize], first: usize) {
+fn add_pulls<const G: usize, T: Real>(
+    at: AtTime<'_, T>,
+    all: &mut [Lane<T>],
+    whitened: &[Lane<T>],
+    weights: &[Lane<T>],
+    active: &[usize],
+    i: usize,
+) {
     let d = at.d;
-    for &k in active {
+    let all = &mut all[i..i + G];
+    let mut sum = [[T::default(); LANES]; G];
+    sum.copy_from_slice(all);
+    for (weight, &k) in weights.iter().zip(active) {
         let mut pull = [[T::default(); LANES]; G];
         let directions = at.bases[k * d * d..(k + 1) * d * d].chunks_exact(d);
-        for (y, q) in room.whitened[d * (k + 1)..][..d].iter().zip(directions) {
-            let (y, q) = (*y, &q[first..][..G]);
+        for (y, q) in whitened[d * k..][..d].iter().zip(directions) {
+            let (y, q) = (*y, &q[i..][..G]);
             for g in 0..G {
                 for l in 0..LANES {
                     pull[g][l] += q[g] * y[l];
                 }
             }
         }
-        let weight = room.logits[k];
+        let weight = *weight;
         for g in 0..G {
-            let mut sum = room.sum[first + g];
             for l in 0..LANES {
-                sum[l] -= weight[l] * pull[g][l];
+                sum[g][l] -= weight[l] * pull[g][l];
             }
-            room.sum[first + g] = sum;
         }
     }
+    all.copy_from_slice(&sum);
 }
 
 /// Calls `$kernel::<G, T>` on `0..$len`: in groups of 4 (2 in f64, whose lanes take twice the registers), then one by one.
@@ -626,21 +644,22 @@ fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
     let mut active = [0; STRETCH];
     for first in (0..room.logits.len()).step_by(STRETCH) {
         let end = room.logits.len().min(first + STRETCH);
-        let active = weigh(&mut room.logits[first..end], first, &largest, &mut total, &mut active);
+        let weights = &mut room.logits[first..end];
+        let active = weigh(weights, first, &largest, &mut total, &mut active);
         if !at.equal {
-            for &k in active {
-                let (mut weight, precision) = (room.logits[k], at.precisions[k]);
+            for (all, &k) in weights.iter_mut().zip(active) {
+                let (mut weight, precision) = (*all, at.precisions[k]);
                 for l in 0..LANES {
                     weight[l] *= precision;
                     pull[l] += weight[l];
                 }
-                room.logits[k] = weight;
+                *all = weight;
             }
         }
         if at.products {
-            in_groups!(T, at.d, |i| add_centres(at, room, active, i));
+            in_groups!(T, at.d, |i| add_centres(at, room.sum, weights, active, i));
         } else {
-            in_groups!(T, at.d, |i| add_differences(at, room, active, i));
+            in_groups!(T, at.d, |i| add_differences(at, room.sum, room.x, weights, active, i));
         }
     }
     let common = if at.equal { at.precisions[0] } else { T::of(1.0) };
@@ -670,8 +689,9 @@ fn diagonal<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
     let mut active = [0; STRETCH];
     for first in (0..room.logits.len()).step_by(STRETCH) {
         let end = room.logits.len().min(first + STRETCH);
-        let active = weigh(&mut room.logits[first..end], first, &largest, &mut total, &mut active);
-        in_groups!(T, at.d, |i| add_differences(at, room, active, i));
+        let weights = &mut room.logits[first..end];
+        let active = weigh(weights, first, &largest, &mut total, &mut active);
+        in_groups!(T, at.d, |i| add_differences(at, room.sum, room.x, weights, active, i));
     }
     share(room.sum, &total);
 }
@@ -702,8 +722,9 @@ fn full<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
     let mut active = [0; STRETCH];
     for first in (0..room.logits.len()).step_by(STRETCH) {
         let end = room.logits.len().min(first + STRETCH);
-        let active = weigh(&mut room.logits[first..end], first, &largest, &mut total, &mut active);
-        in_groups!(T, d, |i| add_pulls(at, room, active, i));
+        let weights = &mut room.logits[first..end];
+        let active = weigh(weights, first, &largest, &mut total, &mut active);
+        in_groups!(T, d, |i| add_pulls(at, room.sum, &room.whitened[d..], weights, active, i));
     }
     share(room.sum, &total);
 }
