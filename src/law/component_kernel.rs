@@ -265,9 +265,9 @@ fn few_logits<T: Real, const D: usize, const L: usize>(
                 sum[l] += product_or_square(dots, lanes[i][l], c[i]);
             }
         }
-        let rate = at.rate(k);
-        for l in 0..L {
-            sum[l] = at.log_weights[k] + rate * sum[l];
+        let (rate, log_weight) = (at.rate(k), at.log_weights[k]);
+        for sum in &mut sum {
+            *sum = log_weight + rate * *sum;
         }
         raise(&mut largest, &sum);
         *logit = sum;
@@ -341,9 +341,9 @@ fn few_coordinates<T: Real, const D: usize, const L: usize>(
             }
         } else {
             for (k, (weight, c)) in logits.iter().zip(centres).enumerate() {
-                let mut weight = *weight;
-                for l in 0..L {
-                    weight[l] *= at.precisions[k];
+                let (mut weight, precision) = (*weight, at.precisions[k]);
+                for weight in &mut weight {
+                    *weight *= precision;
                 }
                 for i in 0..D {
                     for l in 0..L {
@@ -351,9 +351,9 @@ fn few_coordinates<T: Real, const D: usize, const L: usize>(
                     }
                 }
             }
-            for i in 0..D {
+            for sum in &mut sum {
                 for l in 0..L {
-                    sum[i][l] /= total[l];
+                    sum[l] /= total[l];
                 }
             }
         }
