@@ -7,6 +7,8 @@
 //!
 //! Lanes run over chains. A chain's own arithmetic has one order, whatever the lane, the tile and the machine.
 
+#![allow(clippy::needless_range_loop, reason = "every statement stands for all lanes, so all are indexed alike")]
+
 use crate::real::Real;
 use crate::simd::Kernel;
 
