@@ -405,8 +405,8 @@ impl<T: Real, S: Sink<T>> Kernel for AlongChain<T, S> {
                     continue;
                 }
                 // a copy, so that the block above stays in registers
-                let z = z;
-                let mut now = &z[first.saturating_sub(begin) as usize..(last - begin).min(BLOCK as u64) as usize];
+                let copy = z;
+                let mut now = &copy[first.saturating_sub(begin) as usize..(last - begin).min(BLOCK as u64) as usize];
                 while !now.is_empty() {
                     let (head, rest) = now.split_at(now.len().min(s.dim - i));
                     sink.part((step * s.n + j) * s.dim + i, head);
