@@ -21,7 +21,8 @@
 //!
 //! Which form is taken depends on the law and the time alone, not on the chains.
 
-use super::component_kernel::{AtTime, Blocks, LANES, Linear, Placed, Room, Shape};
+use super::component_kernel::{Blocks, Linear, Placed};
+use super::lanes::{AtTime, LANES, Room, Shape};
 use super::law_trait::Constants;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::math::portable::{exp, ln};

@@ -1,7 +1,7 @@
 //! [`Empirical`]: the uniform law on the points of a data set.
 
-use super::component_kernel::Shape;
 use super::components::Components;
+use super::lanes::Shape;
 use super::law_trait::{Constants, Law};
 use super::mixture::{GaussianMixture, enclosing_ball};
 use crate::batch::{BatchView, BatchViewMut};

@@ -1,7 +1,7 @@
 //! [`GaussianMixture`]: a finite mixture of Gaussians.
 
-use super::component_kernel::Shape;
 use super::components::Components;
+use super::lanes::Shape;
 use super::law_trait::{Constants, Law};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ParameterError;

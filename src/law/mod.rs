@@ -7,8 +7,11 @@
 mod component_kernel;
 mod components;
 mod empirical;
+mod few_coordinates;
 mod gaussian;
+mod lanes;
 mod law_trait;
+mod many_coordinates;
 mod mixture;
 mod product;
 

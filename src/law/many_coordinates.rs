@@ -1,0 +1,421 @@
+//! Scores of components in any number of coordinates: as products of small matrices.
+//!
+//! One block of chains at a time: logits of a few components together, then powers of 2, then the weighted sum of a few
+//! coordinates together, so that a number once loaded is used for as many sums as registers hold. A component whose share
+//! of a chain is below [`LEAST_POWER`](crate::math::Arithmetic::LEAST_POWER) is nothing to it; if it is nothing to all
+//! chains of a block, it is passed over.
+
+#![allow(clippy::needless_range_loop, reason = "every statement stands for all lanes, so all are indexed alike")]
+
+use super::lanes::{AtTime, LANES, Lane, Room, Shape, note_overflow, overflowed, product_or_square, raise};
+use crate::real::Real;
+
+/// One block after the other: chains to lanes, scores, lanes to chains.
+#[inline(always)]
+pub(super) fn many_coordinates<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, x: &[T], out: &mut [T]) -> bool {
+    let d = at.d;
+    let mut overflow = false;
+    for (x, out) in x.chunks(LANES * d).zip(out.chunks_mut(LANES * d)) {
+        let n = x.len() / d;
+        if n == LANES {
+            for (i, lane) in room.x.iter_mut().enumerate() {
+                let origin = at.origin[i];
+                for (l, v) in lane.iter_mut().enumerate() {
+                    *v = x[l * d + i] - origin;
+                }
+            }
+        } else {
+            for (i, lane) in room.x.iter_mut().enumerate() {
+                let origin = at.origin[i];
+                for (l, v) in lane.iter_mut().enumerate() {
+                    // unused lanes repeat the last chain
+                    *v = x[l.min(n - 1) * d + i] - origin;
+                }
+            }
+        }
+        match at.shape {
+            Shape::Isotropic => isotropic(at, room),
+            Shape::Diagonal => diagonal(at, room),
+            Shape::Full => full(at, room),
+        }
+        let mut check = [T::default(); LANES];
+        for (i, &lane) in room.sum.iter().enumerate() {
+            note_overflow(&mut check, &lane);
+            if n == LANES {
+                for (l, &v) in lane.iter().enumerate() {
+                    out[l * d + i] = v;
+                }
+            } else {
+                for (l, &v) in lane[..n].iter().enumerate() {
+                    out[l * d + i] = v;
+                }
+            }
+        }
+        overflow |= overflowed(&check);
+    }
+    overflow
+}
+
+/// `G` rows of a table of height `d`.
+#[inline(always)]
+fn rows<const G: usize, T>(table: &[T], d: usize, first: usize) -> [&[T]; G] {
+    let mut rows = [&table[..0]; G];
+    for (g, row) in rows.iter_mut().enumerate() {
+        *row = &table[(first + g) * d..][..d];
+    }
+    rows
+}
+
+/// Logits of `G` isotropic components at once: as many sums as registers hold.
+#[inline(always)]
+fn isotropic_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, first: usize, dots: bool) {
+    let centres: [&[T]; G] = rows(at.centres, at.d, first);
+    let mut sum = [[T::default(); LANES]; G];
+    for (i, x) in room.x[..at.d].iter().enumerate() {
+        let x = *x;
+        for g in 0..G {
+            let c = centres[g][i];
+            for l in 0..LANES {
+                sum[g][l] += product_or_square(dots, x[l], c);
+            }
+        }
+    }
+    for g in 0..G {
+        let (rate, log_weight) = (at.rate(first + g), at.log_weights[first + g]);
+        for l in 0..LANES {
+            sum[g][l] = log_weight + rate * sum[g][l];
+        }
+        room.logits[first + g] = sum[g];
+    }
+}
+
+/// As `isotropic_logits`, with a precision for each coordinate.
+#[inline(always)]
+fn diagonal_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, first: usize) {
+    let centres: [&[T]; G] = rows(at.centres, at.d, first);
+    let precisions: [&[T]; G] = rows(at.precisions, at.d, first);
+    let mut squares = [[T::default(); LANES]; G];
+    for (i, x) in room.x[..at.d].iter().enumerate() {
+        let x = *x;
+        for g in 0..G {
+            let (c, p) = (centres[g][i], precisions[g][i]);
+            for l in 0..LANES {
+                let y = x[l] - c;
+                squares[g][l] += y * (p * y);
+            }
+        }
+    }
+    for g in 0..G {
+        for l in 0..LANES {
+            squares[g][l] = at.log_weights[first + g] + T::of(-0.5 * std::f64::consts::LOG2_E) * squares[g][l];
+        }
+        room.logits[first + g] = squares[g];
+    }
+}
+
+/// Whitened differences of `G` eigendirections of component `k` from the differences `y`, and their share in `squares`.
+#[inline(always)]
+fn whiten<const G: usize, T: Real>(
+    at: AtTime<'_, T>,
+    y: &[Lane<T>],
+    k: usize,
+    first: usize,
+    whitened: &mut [Lane<T>],
+    squares: &mut Lane<T>,
+) {
+    let directions: [&[T]; G] = rows(&at.bases[k * at.d * at.d..], at.d, first);
+    let mut along = [[T::default(); LANES]; G];
+    for (j, y) in y[..at.d].iter().enumerate() {
+        let y = *y;
+        for g in 0..G {
+            let q = directions[g][j];
+            for l in 0..LANES {
+                along[g][l] += q * y[l];
+            }
+        }
+    }
+    for g in 0..G {
+        let p = at.precisions[k * at.d + first + g];
+        let mut scaled = [T::default(); LANES];
+        for l in 0..LANES {
+            scaled[l] = p * along[g][l];
+            squares[l] += along[g][l] * scaled[l];
+        }
+        whitened[first + g] = scaled;
+    }
+}
+
+/// Components in a stretch of the softmax and the sums that follow it.
+const STRETCH: usize = 64;
+
+/// Turns a stretch of logits into weights `2^(logit - largest)`, moves those that are something to a chain to the front,
+/// and lists their components.
+#[inline(always)]
+fn weigh<'a, T: Real>(
+    logits: &mut [Lane<T>],
+    first: usize,
+    largest: &Lane<T>,
+    total: &mut Lane<T>,
+    active: &'a mut [usize; STRETCH],
+) -> &'a [usize] {
+    let (largest, mut sum) = (*largest, *total);
+    let mut count = 0;
+    for k in 0..logits.len() {
+        let mut weight = logits[k];
+        let mut none = true;
+        for l in 0..LANES {
+            weight[l] -= largest[l];
+            none &= weight[l] <= T::LEAST_POWER;
+        }
+        if none {
+            continue;
+        }
+        for l in 0..LANES {
+            weight[l] = weight[l].exp2_lane();
+            sum[l] += weight[l];
+        }
+        logits[count] = weight;
+        active[count] = first + k;
+        count += 1;
+    }
+    *total = sum;
+    &active[..count]
+}
+
+/// `sum_k weight_k c_k` for `G` coordinates from `i` on.
+#[inline(always)]
+fn add_centres<const G: usize, T: Real>(
+    at: AtTime<'_, T>,
+    all: &mut [Lane<T>],
+    weights: &[Lane<T>],
+    active: &[usize],
+    i: usize,
+) {
+    let all = &mut all[i..i + G];
+    let mut sum = [[T::default(); LANES]; G];
+    sum.copy_from_slice(all);
+    for (weight, &k) in weights.iter().zip(active) {
+        let weight = *weight;
+        let centre = &at.centres[k * at.d + i..][..G];
+        for g in 0..G {
+            for l in 0..LANES {
+                sum[g][l] += weight[l] * centre[g];
+            }
+        }
+    }
+    all.copy_from_slice(&sum);
+}
+
+/// `sum_k weight_k p_k (c_k - x)` for `G` coordinates from `i` on; the weights of isotropic components have their
+/// precision already.
+#[inline(always)]
+fn add_differences<const G: usize, T: Real>(
+    at: AtTime<'_, T>,
+    all: &mut [Lane<T>],
+    x: &[Lane<T>],
+    weights: &[Lane<T>],
+    active: &[usize],
+    i: usize,
+) {
+    let all = &mut all[i..i + G];
+    let (mut sum, mut x_here) = ([[T::default(); LANES]; G], [[T::default(); LANES]; G]);
+    sum.copy_from_slice(all);
+    x_here.copy_from_slice(&x[i..i + G]);
+    for (weight, &k) in weights.iter().zip(active) {
+        let weight = *weight;
+        let centre = &at.centres[k * at.d + i..][..G];
+        if at.shape == Shape::Isotropic {
+            for g in 0..G {
+                for l in 0..LANES {
+                    sum[g][l] += weight[l] * (centre[g] - x_here[g][l]);
+                }
+            }
+        } else {
+            let precision = &at.precisions[k * at.d + i..][..G];
+            for g in 0..G {
+                for l in 0..LANES {
+                    sum[g][l] += weight[l] * (precision[g] * (centre[g] - x_here[g][l]));
+                }
+            }
+        }
+    }
+    all.copy_from_slice(&sum);
+}
+
+/// `-sum_k weight_k Q_k y_k` of whitened differences `y_k`, for `G` coordinates from `i` on.
+#[inline(always)]
+fn add_pulls<const G: usize, T: Real>(
+    at: AtTime<'_, T>,
+    all: &mut [Lane<T>],
+    whitened: &[Lane<T>],
+    weights: &[Lane<T>],
+    active: &[usize],
+    i: usize,
+) {
+    let d = at.d;
+    let all = &mut all[i..i + G];
+    let mut sum = [[T::default(); LANES]; G];
+    sum.copy_from_slice(all);
+    for (weight, &k) in weights.iter().zip(active) {
+        let mut pull = [[T::default(); LANES]; G];
+        let directions = at.bases[k * d * d..(k + 1) * d * d].chunks_exact(d);
+        for (y, q) in whitened[d * k..][..d].iter().zip(directions) {
+            let (y, q) = (*y, &q[i..][..G]);
+            for g in 0..G {
+                for l in 0..LANES {
+                    pull[g][l] += q[g] * y[l];
+                }
+            }
+        }
+        let weight = *weight;
+        for g in 0..G {
+            for l in 0..LANES {
+                sum[g][l] -= weight[l] * pull[g][l];
+            }
+        }
+    }
+    all.copy_from_slice(&sum);
+}
+
+/// Calls `$kernel::<G, T>` on `0..$len`: in groups of 4 (2 in f64, whose lanes take twice the registers), then one by one.
+macro_rules! in_groups {
+    ($T:ident, $len:expr, |$i:ident| $kernel:ident($($arg:expr),*)) => {{
+        let (len, mut $i) = ($len, 0);
+        if $T::TWO_PLANES {
+            while $i + 2 <= len {
+                $kernel::<2, $T>($($arg),*);
+                $i += 2;
+            }
+        } else {
+            while $i + 4 <= len {
+                $kernel::<4, $T>($($arg),*);
+                $i += 4;
+            }
+        }
+        while $i < len {
+            $kernel::<1, $T>($($arg),*);
+            $i += 1;
+        }
+    }};
+}
+
+#[inline(always)]
+fn largest_of<T: Real>(logits: &[Lane<T>]) -> Lane<T> {
+    let mut largest = [T::of(f64::NEG_INFINITY); LANES];
+    for logit in logits {
+        raise(&mut largest, logit);
+    }
+    largest
+}
+
+#[inline(always)]
+fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
+    // two loops, not a choice in the loop
+    if at.dots {
+        in_groups!(T, at.log_weights.len(), |k| isotropic_logits(at, room, k, true));
+    } else {
+        in_groups!(T, at.log_weights.len(), |k| isotropic_logits(at, room, k, false));
+    }
+    let largest = largest_of(room.logits);
+    let (mut total, mut pull) = ([T::default(); LANES], [T::default(); LANES]);
+    room.sum.fill([T::default(); LANES]);
+    let mut active = [0; STRETCH];
+    for first in (0..room.logits.len()).step_by(STRETCH) {
+        let end = room.logits.len().min(first + STRETCH);
+        let weights = &mut room.logits[first..end];
+        let active = weigh(weights, first, &largest, &mut total, &mut active);
+        if !at.equal {
+            for (all, &k) in weights.iter_mut().zip(active) {
+                let (mut weight, precision) = (*all, at.precisions[k]);
+                for l in 0..LANES {
+                    weight[l] *= precision;
+                    pull[l] += weight[l];
+                }
+                *all = weight;
+            }
+        }
+        if at.products {
+            in_groups!(T, at.d, |i| add_centres(at, room.sum, weights, active, i));
+        } else {
+            in_groups!(T, at.d, |i| add_differences(at, room.sum, room.x, weights, active, i));
+        }
+    }
+    let common = if at.equal { at.precisions[0] } else { T::of(1.0) };
+    let pull = if at.equal { total } else { pull };
+    let mut factor = [T::default(); LANES];
+    for l in 0..LANES {
+        factor[l] = common / total[l];
+    }
+    for (sum, x) in room.sum.iter_mut().zip(&*room.x) {
+        let (mut s, x) = (*sum, *x);
+        for l in 0..LANES {
+            if at.products {
+                s[l] -= pull[l] * x[l];
+            }
+            s[l] *= factor[l];
+        }
+        *sum = s;
+    }
+}
+
+#[inline(always)]
+fn diagonal<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
+    in_groups!(T, at.log_weights.len(), |k| diagonal_logits(at, room, k));
+    let largest = largest_of(room.logits);
+    let mut total = [T::default(); LANES];
+    room.sum.fill([T::default(); LANES]);
+    let mut active = [0; STRETCH];
+    for first in (0..room.logits.len()).step_by(STRETCH) {
+        let end = room.logits.len().min(first + STRETCH);
+        let weights = &mut room.logits[first..end];
+        let active = weigh(weights, first, &largest, &mut total, &mut active);
+        in_groups!(T, at.d, |i| add_differences(at, room.sum, room.x, weights, active, i));
+    }
+    share(room.sum, &total);
+}
+
+#[inline(always)]
+fn full<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
+    let d = at.d;
+    for k in 0..at.log_weights.len() {
+        let (y, whitened) = room.whitened.split_at_mut(d);
+        for ((y, x), &c) in y.iter_mut().zip(&*room.x).zip(&at.centres[k * d..(k + 1) * d]) {
+            let mut difference = *x;
+            for l in 0..LANES {
+                difference[l] -= c;
+            }
+            *y = difference;
+        }
+        let mut squares = [T::default(); LANES];
+        let whitened = &mut whitened[k * d..(k + 1) * d];
+        in_groups!(T, d, |i| whiten(at, y, k, i, whitened, &mut squares));
+        for l in 0..LANES {
+            squares[l] = at.log_weights[k] + T::of(-0.5 * std::f64::consts::LOG2_E) * squares[l];
+        }
+        room.logits[k] = squares;
+    }
+    let largest = largest_of(room.logits);
+    let mut total = [T::default(); LANES];
+    room.sum.fill([T::default(); LANES]);
+    let mut active = [0; STRETCH];
+    for first in (0..room.logits.len()).step_by(STRETCH) {
+        let end = room.logits.len().min(first + STRETCH);
+        let weights = &mut room.logits[first..end];
+        let active = weigh(weights, first, &largest, &mut total, &mut active);
+        in_groups!(T, d, |i| add_pulls(at, room.sum, &room.whitened[d..], weights, active, i));
+    }
+    share(room.sum, &total);
+}
+
+/// `sum <- sum / total`
+#[inline(always)]
+fn share<T: Real>(sum: &mut [Lane<T>], total: &Lane<T>) {
+    let total = *total;
+    for sum in sum {
+        let mut s = *sum;
+        for l in 0..LANES {
+            s[l] /= total[l];
+        }
+        *sum = s;
+    }
+}
