@@ -309,6 +309,42 @@ impl<T: Real> Predictor<T> for Still {
     }
 }
 
+/// A component that is nothing to a whole block of chains is passed over. That must not show where its pull is infinite,
+/// nor where half of the block needs it.
+#[test]
+fn scores_do_not_depend_on_who_shares_the_block() {
+    fn check<T: Real>(law: GaussianMixture, chains: &[Vec<f64>]) {
+        let (d, score) = (law.dim(), ExactScore::new(law, OrnsteinUhlenbeck).cast::<T>());
+        let x: Vec<T> = chains.concat().into_iter().map(T::of).collect();
+        let together = score.score(0.0, BatchView::new(&x, d).unwrap()).unwrap();
+        for (j, x) in x.chunks(d).enumerate() {
+            let alone = score.score(0.0, BatchView::new(x, d).unwrap()).unwrap();
+            assert_eq!(bits(alone.as_slice()), bits(together.column(j).as_slice()), "chain {j}");
+        }
+    }
+    for d in [2, 5, 17] {
+        // near each component, between them, and far from all
+        let mut chains: Vec<Vec<f64>> =
+            means(d).into_iter().chain([vec![0.1; d], vec![-3.0; d], vec![1e4; d]]).collect();
+        for k in 0..3 {
+            chains.push(means(d)[k].iter().map(|m| m + 0.01).collect());
+        }
+        let tiny = if d == 2 { 1e-30 } else { 1e-40 };
+        for first in [1e-4, tiny] {
+            let variances = vec![vec![first; d], vec![0.3; d], vec![1.0; d]];
+            let isotropic = GaussianMixture::isotropic(&WEIGHTS, &means(d), &[first, 0.3, 1.0]).unwrap();
+            let diagonal = GaussianMixture::diagonal(&WEIGHTS, &means(d), &variances).unwrap();
+            let covariances: Vec<_> = variances.iter().map(|v| DMatrix::from_diagonal(&v.clone().into())).collect();
+            let full = GaussianMixture::full(&WEIGHTS, &means(d), &covariances).unwrap();
+            let equal = GaussianMixture::isotropic(&WEIGHTS, &means(d), &[first.max(1e-30); 3]).unwrap();
+            for law in [isotropic, diagonal, full, equal] {
+                check::<f32>(law.clone(), &chains);
+                check::<f64>(law, &chains);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_corrector_takes_no_noise_from_the_predictor() {
     fn check<T: Real>() {

@@ -159,13 +159,16 @@ fn weigh<'a, T: Real>(
     active: &'a mut [usize; STRETCH],
 ) -> &'a [usize] {
     let (largest, mut sum) = (*largest, *total);
+    let nothing = T::of(f64::NEG_INFINITY);
     let mut count = 0;
     for k in 0..logits.len() {
         let mut weight = logits[k];
         let mut none = true;
         for l in 0..LANES {
             weight[l] -= largest[l];
-            none &= weight[l] <= T::LEAST_POWER;
+            // an infinite logit may come with an infinite pull, and 0 times infinity is for `mend_far_chain` to see, whoever
+            // shares the block. With a finite logit the pull is finite: its square is at most precision times distance.
+            none &= weight[l] <= T::LEAST_POWER && weight[l] > nothing;
         }
         if none {
             continue;
