@@ -76,7 +76,7 @@ pub struct Stream {
 ///
 /// # The law
 /// f32: radius from 31 bits, so values reach `sqrt(64 ln 2) = 6.66`; the angle has 32 bits. Once in about 2^25
-/// pairs the radius is 0. f64: 52 and 54 bits, values reach `sqrt(106 ln 2) = 8.57`. Tests and their results are in
+/// pairs the radius is 0. f64: 52 and 55 bits, values reach `sqrt(106 ln 2) = 8.57`. Tests and their results are in
 /// `docs/noise.md`.
 ///
 /// # Example
