@@ -24,7 +24,11 @@
 //! - [`score`]: [`ScoreModel`], exact, wrapped and your own
 //! - [`sampler`]: [`Predictor`](sampler::Predictor), [`Corrector`](sampler::Corrector), [`Sampler`], and what a run returns
 //! - [`compose`]: [`PredictorCorrector`], and runs that pause
-//! - [`metrics`]: distances between samples; beside the others, needs only batches
+//!
+//! Beside the building, looking at it:
+//! - [`metrics`]: distances between samples and to laws
+//! - [`chain_law`]: exact laws of discretised chains
+//! - [`guarantees`]: error bounds, plans, and what a run certifies
 //!
 //! # Determinism
 //! Chain `i` under a seed is the same bits for any number of threads, tile size, split, pause, and machine; the exceptions
@@ -37,9 +41,11 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests compare with std's functions"))]
 
 pub mod batch;
+pub mod chain_law;
 pub mod compose;
 pub mod error;
 pub mod grid;
+pub mod guarantees;
 pub mod law;
 mod math;
 mod matrix;

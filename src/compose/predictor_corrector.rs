@@ -277,6 +277,11 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         &self.program.counts
     }
 
+    /// Whether the run ends with a denoising step.
+    pub fn ends_with_denoising(&self) -> bool {
+        self.program.denoise.is_some()
+    }
+
     /// Steps in a whole run: corrector, predictor and denoising steps alike.
     pub fn n_steps(&self) -> u64 {
         self.program.n_steps()
