@@ -14,6 +14,7 @@
 
 mod box_muller;
 mod horner;
+pub(crate) mod quadrature;
 
 pub(crate) use box_muller::{BLOCK, LANES, PAIRS, Word};
 use horner::{horner_f32, horner_f64};

@@ -1,0 +1,577 @@
+//! [`Plan`]: settings of a sampler from a target accuracy, or from a budget.
+
+use super::bound::{Metric, Setting, assemble, corrected_by};
+use super::certificate::{Certificate, CertificateError};
+use super::corrector_bound::{Distance, LangevinStep, Sources};
+use super::data::DataConstants;
+use super::design::{Design, GridFamily, PlannedSampler};
+use super::reverse_bound::{Held, Nodes, ReverseBound, ReverseSources};
+use super::score_accuracy::ScoreAccuracy;
+use crate::error::ParameterError;
+use crate::math::portable::ln_1p;
+use crate::process::{ForwardProcess, OrnsteinUhlenbeck};
+use crate::score::ScoreModel;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a plan is to reach.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Target {
+    /// `TV(p_delta, output)` for this `delta`.
+    TotalVariation {
+        /// `delta`
+        early_stop: f64,
+    },
+    /// `W2(p, output)`; the plan chooses the early stop.
+    Wasserstein2,
+}
+
+impl Target {
+    fn metric(self) -> Metric {
+        match self {
+            Self::TotalVariation { .. } => Metric::TotalVariation,
+            Self::Wasserstein2 => Metric::Wasserstein2,
+        }
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// There is no certificate to plan with.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The score's error alone costs more than was asked for: no number of evaluations helps.
+    #[error(
+        "the score's error alone is certified to cost {floor:.3e}, above the accuracy {epsilon:.3e} that was asked for"
+    )]
+    ScoreErrorTooLarge {
+        /// The bound with infinitely many infinitely short steps, at the best horizon.
+        floor: f64,
+        /// What was asked for.
+        epsilon: f64,
+    },
+    /// No plan within the limit of evaluations was found.
+    #[error("no plan with at most {limit} evaluations certifies {epsilon:.3e}; the best found certifies {best:.3e}")]
+    OutOfReach {
+        /// The best bound that was seen.
+        best: f64,
+        /// What was asked for.
+        epsilon: f64,
+        /// The limit on reverse steps.
+        limit: u64,
+    },
+}
+
+impl From<ParameterError> for PlanError {
+    fn from(error: ParameterError) -> Self {
+        Self::Certificate(error.into())
+    }
+}
+
+/// Settings of a prediction-correction sampler, found by optimisation against the certificate that they carry.
+///
+/// The horizon, the corrector's step size and count, the grid's shape and number of steps and (in W2) the early stop are
+/// searched together, so the split of the accuracy between corrector and predictor comes out of the search. The search is
+/// local (coordinates in turn, factors from 1.6 down to 1.03, from several starts); it ends where no setting can be changed
+/// alone by a factor of 1.25 for fewer evaluations.
+///
+/// # Example
+/// ```
+/// use score_diffusion::prelude::*;
+/// use score_diffusion::guarantees::{DataConstants, Plan, ScoreAccuracy, Target};
+/// let law = GaussianMixture::isotropic(&[0.5, 0.5], &[vec![-1.0], vec![1.0]], &[0.09, 0.09])?;
+/// let (data, exact) = (DataConstants::mixture(&law)?, ScoreAccuracy::exact());
+/// let plan = Plan::for_accuracy(&data, &exact, Target::TotalVariation { early_stop: 0.01 }, 0.1)?;
+/// assert!(plan.certificate().bound() <= 0.1);
+/// let sampler = plan.sampler(ExactScore::new(law, OrnsteinUhlenbeck))?;
+/// assert_eq!(sampler.nfe(), plan.evaluations());
+/// println!("{plan}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Plan {
+    design: Design,
+    target: Target,
+    data: DataConstants,
+    certificate: Certificate,
+}
+
+impl Plan {
+    /// The fewest evaluations that certify `epsilon`, as far as the search finds them.
+    ///
+    /// # Errors
+    /// [`PlanError`]: `epsilon` or the early stop not finite and positive, constants that are not known, an accuracy below
+    /// the floor of the score's error or beyond 2^17 reverse steps.
+    pub fn for_accuracy(
+        data: &DataConstants,
+        accuracy: &ScoreAccuracy,
+        target: Target,
+        epsilon: f64,
+    ) -> Result<Self, PlanError> {
+        Search::new(data, accuracy, target, true)?.for_accuracy(epsilon)
+    }
+
+    /// The best certificate with at most `nfe` evaluations per chain, as far as the search finds it.
+    ///
+    /// # Errors
+    /// [`PlanError`]: a budget of 0, constants that are not known.
+    pub fn for_budget(
+        data: &DataConstants,
+        accuracy: &ScoreAccuracy,
+        target: Target,
+        nfe: usize,
+    ) -> Result<Self, PlanError> {
+        Search::new(data, accuracy, target, true)?.for_budget(nfe)
+    }
+
+    /// The classical scheme for comparison: no corrector, a horizon as long as it takes.
+    ///
+    /// # Errors
+    /// As [`for_accuracy`](Self::for_accuracy).
+    pub fn classical_for_accuracy(
+        data: &DataConstants,
+        accuracy: &ScoreAccuracy,
+        target: Target,
+        epsilon: f64,
+    ) -> Result<Self, PlanError> {
+        Search::new(data, accuracy, target, false)?.for_accuracy(epsilon)
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn design(&self) -> &Design {
+        &self.design
+    }
+
+    /// What was to be reached.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The certificate of the planned sampler: its terms are the split of the accuracy.
+    #[must_use]
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Evaluations of the score per chain.
+    #[must_use]
+    pub fn evaluations(&self) -> u64 {
+        self.certificate.evaluations()
+    }
+
+    /// The sampler.
+    ///
+    /// # Errors
+    /// [`CertificateError`] if the model has another dimension than the data.
+    pub fn sampler<S: ScoreModel>(&self, score: S) -> Result<PlannedSampler<S>, CertificateError> {
+        self.design.sampler(score, &self.data)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let d = &self.design;
+        writeln!(
+            f,
+            "T1 = {:.4}; corrector: OU-split, {} steps of {:.4}; reverse: denoiser held, {} steps down to {:.3e} \
+             (concentration {:.2}, spread {:.2})",
+            d.horizon, d.corrector_steps, d.corrector_step, d.reverse_steps, d.early_stop, d.concentration, d.spread
+        )?;
+        write!(f, "{}", self.certificate)
+    }
+}
+
+/// The most reverse steps that a plan may have.
+const MOST_STEPS: usize = 1 << 17;
+/// The most corrector steps.
+const MOST_CORRECTIONS: usize = 1 << 13;
+
+/// Numbers of reverse steps that a search looks at: all up to 128, then 64 per factor of two. Each costs a bound.
+const LADDER: usize = 128;
+const PER_OCTAVE: usize = 64;
+
+/// The number of steps at a rung.
+fn steps_of(rung: usize) -> usize {
+    if rung < LADDER {
+        return rung;
+    }
+    let above = rung - LADDER;
+    (PER_OCTAVE + above % PER_OCTAVE) << (above / PER_OCTAVE + 1)
+}
+
+/// The highest rung that is not above this number of steps.
+fn rung_below(steps: usize) -> usize {
+    if steps < LADDER {
+        return steps;
+    }
+    let octave = steps.ilog2() as usize - 7;
+    LADDER + octave * PER_OCTAVE + (steps >> (octave + 1)) - PER_OCTAVE
+}
+
+/// The search for a plan: a problem and its evaluation.
+struct Search<'a> {
+    data: &'a DataConstants,
+    accuracy: &'a ScoreAccuracy,
+    target: Target,
+    corrector: bool,
+}
+
+/// What is searched by coordinates; the counts follow from it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Shape {
+    horizon: f64,
+    corrector_step: f64,
+    early_stop: f64,
+    concentration: f64,
+    spread: f64,
+}
+
+/// Counts of steps and the bound they certify.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Counts {
+    corrections: usize,
+    steps: usize,
+    bound: f64,
+}
+
+impl Counts {
+    fn total(&self) -> usize {
+        self.corrections + self.steps
+    }
+}
+
+/// One shape with all that has been computed for it.
+struct Candidate<'a> {
+    search: &'a Search<'a>,
+    shape: Shape,
+    grids: GridFamily,
+    early_stop: f64,
+    trajectory: Vec<Distance>,
+    reverse: RefCell<BTreeMap<usize, ReverseBound>>,
+}
+
+impl<'a> Search<'a> {
+    fn new(
+        data: &'a DataConstants,
+        accuracy: &'a ScoreAccuracy,
+        target: Target,
+        corrector: bool,
+    ) -> Result<Self, PlanError> {
+        if let Target::TotalVariation { early_stop } = target {
+            ParameterError::positive("early_stop", early_stop)?;
+        }
+        let search = Self { data, accuracy, target, corrector };
+        // what is unknown is unknown at every setting
+        let shape = search.starts()[0];
+        let counts = Counts { corrections: usize::from(corrector), steps: 1, bound: 0.0 };
+        Certificate::of_setting(&search.setting(shape, counts)?, target.metric())?;
+        Ok(search)
+    }
+
+    /// Where searches begin: from short horizons with small steps to long ones with large steps.
+    fn starts(&self) -> Vec<Shape> {
+        let size = self.data.radius().map_or(self.data.second_moment().value(), |r| r.value() * r.value()).max(1e-3);
+        let early_stop = match self.target {
+            Target::TotalVariation { early_stop } => early_stop,
+            Target::Wasserstein2 => 0.01 * size.min(1.0),
+        };
+        let (longest, spread) = (early_stop * 1.5, 0.1);
+        let starts = if self.corrector {
+            vec![(2.0, 0.1, 1.0), (20.0, 0.3, 1.0), (300.0, 0.6, 1.0), (300.0, 0.6, 0.0)]
+        } else {
+            vec![(300.0, 1.0, 1.0), (1e5, 1.0, 1.0), (1e5, 1.0, 0.0)]
+        };
+        let shape = |(c, corrector_step, concentration): (f64, f64, f64)| {
+            let horizon = (0.5 * ln_1p(c * size)).max(longest);
+            Shape { horizon, corrector_step, early_stop, concentration, spread }
+        };
+        starts.into_iter().map(shape).collect()
+    }
+
+    fn design(&self, shape: Shape, counts: Counts) -> Design {
+        Design {
+            horizon: shape.horizon,
+            corrector_step: shape.corrector_step,
+            corrector_steps: counts.corrections,
+            early_stop: shape.early_stop,
+            reverse_steps: counts.steps,
+            concentration: shape.concentration,
+            spread: shape.spread,
+        }
+    }
+
+    fn setting(&self, shape: Shape, counts: Counts) -> Result<Setting<'a>, ParameterError> {
+        let design = self.design(shape, counts);
+        let step = LangevinStep { h: shape.corrector_step, rate: 1.0 };
+        Ok(Setting {
+            process: &OrnsteinUhlenbeck,
+            data: self.data,
+            accuracy: self.accuracy,
+            times: design.grid(self.data)?.nodes().to_vec(),
+            held: Held::Denoiser,
+            corrector: (counts.corrections > 0).then_some((step, counts.corrections)),
+        })
+    }
+
+    fn finish(&self, shape: Shape, counts: Counts) -> Result<Plan, PlanError> {
+        let certificate = Certificate::of_setting(&self.setting(shape, counts)?, self.target.metric())?;
+        Ok(Plan { design: self.design(shape, counts), target: self.target, data: self.data.clone(), certificate })
+    }
+
+    fn for_accuracy(&self, epsilon: f64) -> Result<Plan, PlanError> {
+        ParameterError::positive("epsilon", epsilon)?;
+        let floor = self.floor();
+        if floor >= epsilon {
+            return Err(PlanError::ScoreErrorTooLarge { floor, epsilon });
+        }
+        // fewer evaluations first, then a smaller bound
+        let value = |shape: Shape| {
+            let counts = self.candidate(shape).fewest(epsilon)?;
+            Some((counts.total() as f64 + counts.bound / epsilon, counts))
+        };
+        match self.descend(value) {
+            Some((shape, counts)) => self.finish(shape, self.candidate(shape).exactly(counts, epsilon)),
+            None => {
+                let most = Counts { corrections: MOST_CORRECTIONS, steps: MOST_STEPS, bound: 0.0 };
+                let best = |shape: Shape| self.candidate(shape).bound(most.corrections, most.steps);
+                let best = self.starts().into_iter().map(best).fold(f64::INFINITY, f64::min);
+                Err(PlanError::OutOfReach { best, epsilon, limit: (MOST_STEPS + MOST_CORRECTIONS) as u64 })
+            }
+        }
+    }
+
+    fn for_budget(&self, nfe: usize) -> Result<Plan, PlanError> {
+        ParameterError::not_empty("nfe", nfe)?;
+        let value = |shape: Shape| {
+            let counts = self.candidate(shape).best_within(nfe);
+            // infinite bounds are no minimum
+            counts.bound.is_finite().then_some((counts.bound, counts))
+        };
+        match self.descend(value) {
+            Some((shape, counts)) => self.finish(shape, counts),
+            None => {
+                let epsilon = f64::INFINITY;
+                Err(PlanError::OutOfReach { best: epsilon, epsilon, limit: nfe as u64 })
+            }
+        }
+    }
+
+    /// The bound that the score's error alone leaves: continuous time and a perfect start, at the best horizon.
+    fn floor(&self) -> f64 {
+        if self.accuracy.is_exact() && !self.data.is_unbounded_tail() {
+            return 0.0;
+        }
+        let at = |shape: Shape| {
+            let (on, reverse) =
+                (Sources { start: false, steps: false, score: true }, ReverseSources { steps: false, score: true });
+            let counts = Counts { corrections: 1, steps: 500, bound: 0.0 };
+            let Ok(setting) = self.setting(shape, counts) else { return f64::INFINITY };
+            // the score's error has settled after a time of 40, in steps of 1/20
+            let step = LangevinStep { h: 0.05, rate: 1.0 };
+            let count = if self.corrector { 800 } else { 0 };
+            let all = corrected_by(&setting, step, count, on);
+            // stopping the corrector earlier may be better still
+            let start = all.iter().skip(1).fold(all[count], |a, b| if b.kl < a.kl { *b } else { a });
+            let nodes = Nodes::new(&OrnsteinUhlenbeck, &setting.times);
+            let bound = ReverseBound::new(self.data, self.accuracy, Held::Denoiser, &nodes, reverse);
+            assemble(self.data, self.target.metric(), start, &bound, 0.0).value
+        };
+        let mut best = f64::INFINITY;
+        for start in self.starts() {
+            for factor in [0.5, 0.75, 1.0, 1.5] {
+                best = best.min(at(Shape { horizon: (start.horizon * factor).max(1.5 * start.early_stop), ..start }));
+            }
+        }
+        // the start of a trajectory without any error costs nothing, so this is a floor only of what was tried; allow for it
+        0.5 * best
+    }
+
+    fn candidate(&'a self, shape: Shape) -> Candidate<'a> {
+        let design = self.design(shape, Counts { corrections: 0, steps: 1, bound: 0.0 });
+        let early_stop = self.data.early_stop_w2_squared(OrnsteinUhlenbeck.marginal(shape.early_stop)).sqrt();
+        let mut candidate = Candidate {
+            search: self,
+            shape,
+            grids: GridFamily::new(self.data, &design),
+            early_stop,
+            trajectory: vec![],
+            reverse: RefCell::new(BTreeMap::new()),
+        };
+        candidate.trajectory = candidate.settle();
+        candidate
+    }
+
+    /// Coordinate search from every start; the best end.
+    fn descend(&self, value: impl Fn(Shape) -> Option<(f64, Counts)>) -> Option<(Shape, Counts)> {
+        let mut best: Option<(f64, Shape, Counts)> = None;
+        for start in self.starts() {
+            let Some((v, c)) = value(start) else { continue };
+            if best.as_ref().is_none_or(|b| v < b.0) {
+                best = Some((v, start, c));
+            }
+        }
+        let (mut least, mut shape, mut counts) = best?;
+        // the large factor once more at the end: plans are to be local optima at that scale
+        for factor in [1.6, 1.25, 1.1, 1.03, 1.25] {
+            loop {
+                let mut moved = false;
+                for axis in 0..5 {
+                    for up in [true, false] {
+                        while let Some(next) = self.step(shape, axis, if up { factor } else { 1.0 / factor }) {
+                            let Some((v, c)) = value(next) else { break };
+                            // gains below a thousandth are not worth another round
+                            if v >= least * (1.0 - 1e-3) {
+                                break;
+                            }
+                            (least, shape, counts, moved) = (v, next, c, true);
+                        }
+                    }
+                }
+                if !moved {
+                    break;
+                }
+            }
+        }
+        Some((shape, counts))
+    }
+
+    /// The shape with one coordinate changed, if it may be.
+    fn step(&self, shape: Shape, axis: usize, factor: f64) -> Option<Shape> {
+        let mut next = shape;
+        match axis {
+            0 => next.horizon *= factor,
+            1 if self.corrector => next.corrector_step *= factor,
+            2 if self.target == Target::Wasserstein2 => next.early_stop *= factor,
+            // these two live in an interval: the factor is that of the distance to its ends
+            3 => next.concentration = (shape.concentration + (factor - 1.0)).clamp(0.0, 1.0),
+            4 => next.spread = (shape.spread * factor).clamp(0.01, 1.0),
+            _ => return None,
+        }
+        let valid = next.horizon > next.early_stop * 1.1 && next.horizon < 300.0 && next.corrector_step < 20.0;
+        (valid && next != shape).then_some(next)
+    }
+}
+
+impl Candidate<'_> {
+    /// The corrector's distances until more steps stop paying.
+    fn settle(&self) -> Vec<Distance> {
+        let count = |n: usize| {
+            let counts = Counts { corrections: n, steps: 1, bound: 0.0 };
+            let setting = self.search.setting(self.shape, counts).ok()?;
+            let step = LangevinStep { h: self.shape.corrector_step, rate: 1.0 };
+            Some(corrected_by(&setting, step, n, Sources::ALL))
+        };
+        let lost = || vec![Distance { kl: f64::INFINITY, w2: f64::INFINITY }];
+        if !self.search.corrector {
+            return count(0).unwrap_or_else(lost);
+        }
+        let mut n = 32;
+        loop {
+            let Some(all) = count(n) else { return lost() };
+            let (last, before) = (all[n], all[n * 3 / 4]);
+            let settled = |now: f64, before: f64| now >= 0.98 * before || !now.is_finite();
+            if n >= MOST_CORRECTIONS || (settled(last.kl, before.kl) && settled(last.w2, before.w2)) {
+                return all;
+            }
+            n *= 2;
+        }
+    }
+
+    /// The bound with these counts.
+    fn bound(&self, corrections: usize, steps: usize) -> f64 {
+        let start = self.trajectory[corrections.min(self.trajectory.len() - 1)];
+        let s = self.search;
+        let mut known = self.reverse.borrow_mut();
+        let reverse = known.entry(steps).or_insert_with(|| {
+            let nodes = Nodes::new(&OrnsteinUhlenbeck, &self.grids.nodes(steps));
+            ReverseBound::new(s.data, s.accuracy, Held::Denoiser, &nodes, ReverseSources::ALL)
+        });
+        assemble(s.data, s.target.metric(), start, reverse, self.early_stop).value
+    }
+
+    /// The fewest steps in all that certify `epsilon`, or `None`; with reverse steps on the ladder.
+    fn fewest(&self, epsilon: f64) -> Option<Counts> {
+        if self.early_stop >= epsilon && self.search.target == Target::Wasserstein2 {
+            return None;
+        }
+        let most = self.trajectory.len() - 1;
+        // no plan has fewer reverse steps than the one with all corrections there are
+        let mut high = 16;
+        while self.bound(most, steps_of(high)) > epsilon {
+            high += if high < LADDER { high } else { PER_OCTAVE };
+            if steps_of(high) > MOST_STEPS {
+                return None;
+            }
+        }
+        let least = self.least_rung(most, 0, high, epsilon);
+        let at = |corrections: usize, rung: usize| {
+            let steps = steps_of(rung);
+            Counts { corrections, steps, bound: self.bound(corrections, steps) }
+        };
+        let mut best = at(most, least);
+        let mut corrections = 0;
+        while corrections < most && corrections + steps_of(least) < best.total() {
+            let room = rung_below(best.total() - 1 - corrections);
+            if self.bound(corrections, steps_of(room)) <= epsilon {
+                best = at(corrections, self.least_rung(corrections, least.saturating_sub(1), room, epsilon));
+            }
+            // short runs of the corrector matter most
+            corrections += 1 + corrections / 24;
+        }
+        Some(best)
+    }
+
+    /// The same counts with the fewest reverse steps to the last one.
+    fn exactly(&self, counts: Counts, epsilon: f64) -> Counts {
+        let (mut low, mut high) = (steps_of(rung_below(counts.steps).saturating_sub(1)), counts.steps);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.bound(counts.corrections, middle) <= epsilon { high = middle } else { low = middle }
+        }
+        Counts { steps: high, bound: self.bound(counts.corrections, high), ..counts }
+    }
+
+    /// The least rung in `(low, high]` that certifies `epsilon`, which `high` does.
+    fn least_rung(&self, corrections: usize, mut low: usize, mut high: usize, epsilon: f64) -> usize {
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.bound(corrections, steps_of(middle)) <= epsilon { high = middle } else { low = middle }
+        }
+        high
+    }
+
+    /// The best split of a budget.
+    fn best_within(&self, nfe: usize) -> Counts {
+        let at = |corrections: usize| {
+            let steps = nfe - corrections;
+            Counts { corrections, steps, bound: self.bound(corrections, steps) }
+        };
+        let most = (self.trajectory.len() - 1).min(nfe - 1);
+        let mut best = at(0);
+        let mut corrections = 1;
+        while corrections <= most {
+            let next = at(corrections);
+            if next.bound < best.bound {
+                best = next;
+            }
+            corrections += 1 + corrections / 8;
+        }
+        // the neighbours of the best
+        for corrections in
+            best.corrections.saturating_sub(best.corrections / 8)..=(best.corrections + best.corrections / 8).min(most)
+        {
+            let next = at(corrections);
+            if next.bound < best.bound {
+                best = next;
+            }
+        }
+        best
+    }
+}
