@@ -25,3 +25,6 @@ pub use plan::{Plan, PlanError, Target};
 pub use provenance::{CONFIDENCE_Z, Known, Provenance};
 pub use reverse_bound::{Held, Route};
 pub use score_accuracy::ScoreAccuracy;
+
+#[cfg(test)]
+mod tests;
