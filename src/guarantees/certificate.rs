@@ -391,12 +391,12 @@ fn shares(setting: &Setting<'_>, metric: Metric, bound: f64) -> Vec<Term> {
 
 fn place(source: Source) -> Cow<'static, str> {
     Cow::Borrowed(match source {
-        Source::InitialLaw => "The corrector: the start",
-        Source::CorrectorDiscretisation => "The corrector: discrete time; The corrector in W2",
-        Source::CorrectorScore => "The corrector: discrete time; The projected denoiser",
-        Source::ReverseDiscretisation => "The predictor: total variation; The end point",
-        Source::ReverseScore => "The predictor: total variation; The end point",
-        Source::EarlyStopping => "Early stopping",
+        Source::InitialLaw => "The corrector",
+        Source::CorrectorDiscretisation => "The corrector; The corrector in W2",
+        Source::CorrectorScore => "The corrector; The projected denoiser",
+        Source::ReverseDiscretisation => "The predictor; The end point",
+        Source::ReverseScore => "The predictor; The end point",
+        Source::EarlyStopping => "W2",
     })
 }
 

@@ -337,7 +337,10 @@ impl<'a> Search<'a> {
             Some((counts.total() as f64 + counts.bound / epsilon, counts))
         };
         match self.descend(value) {
-            Some((shape, counts)) => self.finish(shape, self.candidate(shape).exactly(counts, epsilon)),
+            Some((shape, counts)) => {
+                let (shape, counts) = self.polish(shape, counts, epsilon);
+                self.finish(shape, counts)
+            }
             None => {
                 let most = Counts { corrections: MOST_CORRECTIONS, steps: MOST_STEPS, bound: 0.0 };
                 let best = |shape: Shape| self.candidate(shape).bound(most.corrections, most.steps);
@@ -440,6 +443,23 @@ impl<'a> Search<'a> {
             }
         }
         Some((shape, counts))
+    }
+
+    /// Ends where no coordinate can be changed by a factor of 1.25 for fewer evaluations, counted to the last step.
+    fn polish(&self, mut shape: Shape, counts: Counts, epsilon: f64) -> (Shape, Counts) {
+        let mut best = self.candidate(shape).exactly(counts, epsilon);
+        loop {
+            let neighbours = (0..5).flat_map(|axis| [1.25, 0.8].map(|factor| self.step(shape, axis, factor)));
+            let better = neighbours.flatten().find_map(|next| {
+                let candidate = self.candidate(next);
+                let counts = candidate.exactly(candidate.fewest(epsilon)?, epsilon);
+                (counts.total() < best.total()).then_some((next, counts))
+            });
+            match better {
+                Some((next, counts)) => (shape, best) = (next, counts),
+                None => return (shape, best),
+            }
+        }
     }
 
     /// The shape with one coordinate changed, if it may be.
@@ -573,5 +593,73 @@ impl Candidate<'_> {
             }
         }
         best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::law::{Gaussian, GaussianMixture};
+
+    #[test]
+    fn rungs_are_every_number_and_then_a_64th_apart() {
+        let mut last = 0;
+        for rung in 1..1000 {
+            let n = steps_of(rung);
+            assert!(n > last && rung_below(n) == rung && rung_below(n - 1) == rung - 1, "{rung} {n}");
+            assert!(n - last <= 1.max(n / 64 + 1));
+            last = n;
+        }
+    }
+
+    #[test]
+    fn no_parameter_of_a_plan_can_be_changed_alone_for_fewer_evaluations() {
+        let two = GaussianMixture::isotropic(&[0.5, 0.5], &[vec![-1.0], vec![1.0]], &[0.09, 0.09]).unwrap();
+        let mixture = DataConstants::mixture(&two).unwrap();
+        let gaussian =
+            DataConstants::gaussian(&Gaussian::diagonal(vec![1.0, 0.0, 0.0], vec![2.0, 0.5, 0.1]).unwrap()).unwrap();
+        let ball = DataConstants::bounded(3, 1.0).unwrap();
+        let tv = Target::TotalVariation { early_stop: 0.02 };
+        let (exact, wrong) = (ScoreAccuracy::exact(), ScoreAccuracy::shifted(0.02).unwrap());
+        let cases = [
+            (&mixture, &exact, tv, 0.2),
+            (&mixture, &exact, Target::Wasserstein2, 0.4),
+            (&gaussian, &exact, tv, 0.1),
+            (&gaussian, &wrong, tv, 0.2),
+            (&gaussian, &exact, Target::Wasserstein2, 0.3),
+            (&ball, &exact, tv, 0.3),
+        ];
+        for (data, accuracy, target, epsilon) in cases {
+            let plan = Plan::for_accuracy(data, accuracy, target, epsilon).unwrap();
+            assert!(plan.certificate().bound() <= epsilon);
+            let search = Search::new(data, accuracy, target, true).unwrap();
+            let d = plan.design();
+            let shape = Shape {
+                horizon: d.horizon,
+                corrector_step: d.corrector_step,
+                early_stop: d.early_stop,
+                concentration: d.concentration,
+                spread: d.spread,
+            };
+            // the counts: with fewer of either the bound is above epsilon
+            let here = search.candidate(shape);
+            let fewer = |n: usize| (n as f64 / 1.25) as usize;
+            assert!(here.bound(d.corrector_steps, fewer(d.reverse_steps).max(1)) > epsilon);
+            if d.corrector_steps > 0 {
+                assert!(here.bound(fewer(d.corrector_steps), d.reverse_steps) > epsilon);
+            }
+            // everything else: with one fewer evaluation, split in any way, the bound is above epsilon
+            for axis in 0..5 {
+                for factor in [1.25, 0.8] {
+                    let Some(next) = search.step(shape, axis, factor) else { continue };
+                    let candidate = search.candidate(next);
+                    let total = plan.evaluations() as usize - 1;
+                    for corrections in 0..total.min(candidate.trajectory.len()) {
+                        let bound = candidate.bound(corrections, total - corrections);
+                        assert!(bound > epsilon, "{d:?} axis {axis} x {factor}: {corrections} corrections, {bound}");
+                    }
+                }
+            }
+        }
     }
 }
