@@ -133,6 +133,12 @@ impl LineDensity {
         &self.values
     }
 
+    /// What each node adds to an integral: `int f p = sum_i w_i f(x_i)`. They sum to 1.
+    #[must_use]
+    pub fn weights(&self) -> &[f64] {
+        &self.weights
+    }
+
     /// The integral of the density before it was divided by it: 1, but for what quadrature has lost.
     #[must_use]
     pub fn mass(&self) -> f64 {
