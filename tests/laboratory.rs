@@ -32,8 +32,9 @@ fn statistic(samples: &Samples<f64>, output: &Output) -> f64 {
 
 #[test]
 fn samplers_have_the_output_laws() {
-    for (seed, problem) in (0..).zip(problems().unwrap()) {
-        let n = if problem.dim() == 1 { 40_000 } else { 4_000 };
+    // not R^64, whose coordinates are those of lower dimensions and cost the most
+    for (seed, problem) in (0..).zip(problems().unwrap()).filter(|(_, p)| p.dim() <= 16) {
+        let n = if problem.dim() == 1 { 20_000 } else { 4_000 };
         let samples = problem.sampler(&problem).unwrap().sample_seeded(n, seed).unwrap();
         let outputs = problem.outputs(None).unwrap();
         let d = statistic(&samples, &outputs[0]);
@@ -71,7 +72,17 @@ fn simulated_and_exact_total_variation_agree() {
 
 #[test]
 fn truths_obey_the_inequalities() {
-    for problem in problems().unwrap() {
+    obey(|i| i % 5 == 0);
+}
+
+#[test]
+#[ignore = "all problems: about ten seconds on one core"]
+fn all_truths_obey_the_inequalities() {
+    obey(|i| i % 5 != 0);
+}
+
+fn obey(picked: impl Fn(usize) -> bool) {
+    for (_, problem) in problems().unwrap().into_iter().enumerate().filter(|(i, _)| picked(*i)) {
         let t = problem.truths().unwrap();
         for (tv, kl) in [(t.tv, t.kl), (t.corrector_tv, t.corrector_kl)] {
             let slack = 5.0 * tv.standard_error + t.quadrature_error;

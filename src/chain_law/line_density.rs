@@ -198,9 +198,13 @@ impl LineDensity {
         }
         // Lagrange's polynomial for ln p
         let mut log = 0.0;
-        for (i, (a, p)) in near.iter().zip(p).enumerate() {
-            let others = near.iter().enumerate().filter(|(j, _)| *j != i);
-            log += ln(*p) * others.map(|(_, b)| (x - b) / (a - b)).product::<f64>();
+        for i in 0..6 {
+            let (mut here, mut there) = (1.0, 1.0);
+            for j in (0..6).filter(|&j| j != i) {
+                here *= x - near[j];
+                there *= near[i] - near[j];
+            }
+            log += ln(p[i]) * (here / there);
         }
         exp(log)
     }
@@ -264,7 +268,7 @@ impl LineDensity {
             let slope = self.values[k] + v * (self.values[k + 1] - self.values[k]);
             let newton = x - off / slope;
             let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
-            if (next - x).abs() <= 1e-14 * h {
+            if (next - x).abs() <= 1e-12 * h {
                 return next;
             }
             x = next;
