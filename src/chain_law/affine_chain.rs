@@ -61,7 +61,7 @@ impl<F: ForwardProcess> AffineChain<F> {
                 ParameterError::finite("a step's coefficient", c)?;
             }
         }
-        let start_std_dev = ParameterError::positive("the prior's std_dev", process.prior_std_dev(steps[0].0))?;
+        let start_std_dev = process.prior_std_dev(steps[0].0);
         Ok(Self { process, start_std_dev, steps })
     }
 
@@ -116,7 +116,7 @@ impl<F: ForwardProcess> AffineChain<F> {
     /// Where a sampler starts: `N(0, sigma^2 I)` with the process's prior `sigma`.
     ///
     /// # Errors
-    /// [`ParameterError`] if `dim` is 0.
+    /// [`ParameterError`] if `dim` is 0 or the process has no finite prior at the time of the first step.
     pub fn start(&self, dim: usize) -> Result<Normal, ParameterError> {
         Normal::isotropic(vec![0.0; dim], self.start_std_dev * self.start_std_dev)
     }

@@ -4,6 +4,19 @@ use crate::error::{ParameterError, ScoreError};
 use crate::sampler::StepKind;
 
 /// The law of a chain cannot be told.
+///
+/// ```
+/// use score_diffusion::chain_law::{AffineChain, ChainLawError};
+/// use score_diffusion::prelude::*;
+/// /// It implements `predict`, and so it has no coefficients.
+/// #[derive(Debug)]
+/// struct Adaptive;
+/// impl<T: Real> Predictor<T> for Adaptive {}
+/// let grid = TimeGrid::uniform(1.0, 0.1, 9)?;
+/// let refused = AffineChain::of_predictor(OrnsteinUhlenbeck, &Adaptive, &grid).unwrap_err();
+/// assert!(matches!(refused, ChainLawError::NotAffine { step: 0, .. }));
+/// # Ok::<(), ParameterError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainLawError {

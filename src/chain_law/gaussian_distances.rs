@@ -63,14 +63,14 @@ impl Normal {
         let half = root.l_dirty().solve_lower_triangular(&self.covariance).ok_or_else(refused)?;
         let whole = root.l_dirty().solve_lower_triangular(&half.transpose()).ok_or_else(refused)?;
         let ratios = ((&whole + whole.transpose()) * 0.5).symmetric_eigenvalues();
-        let spread: f64 = ratios.iter().map(|&e| excess_over_log(e)).sum();
+        let spread: f64 = ratios.iter().map(|&e| excess_over_log(e.max(f64::MIN_POSITIVE))).sum();
         Ok(0.5 * (spread + self.mahalanobis_squared(other)?))
     }
 
     /// `W2(self, other)`, exact; the laws may be singular.
     ///
     /// # Errors
-    /// [`ParameterError`] if the dimensions differ.
+    /// [`ParameterError`] if the dimensions differ, or the covariances are near the end of f64's range.
     ///
     /// # Example
     /// ```
@@ -83,8 +83,13 @@ impl Normal {
     pub fn wasserstein2(&self, other: &Self) -> Result<f64, ParameterError> {
         self.same_space(other)?;
         let (a, b) = (square_root(&self.covariance), square_root(&other.covariance));
+        let product = &b * &a;
+        if let Some(bad) = product.iter().find(|v| !v.is_finite()) {
+            let reason = format!("its entries are too large: {bad} came out of a product of square roots");
+            return Err(ParameterError::NotACovariance { name: "covariance", reason });
+        }
         // the orthogonal factor of B A turns B into the root of C_q nearest to A
-        let SVD { u: Some(u), v_t: Some(v_t), .. } = (&b * &a).svd(true, true) else {
+        let SVD { u: Some(u), v_t: Some(v_t), .. } = product.svd(true, true) else {
             unreachable!("both factors were asked for")
         };
         let apart = (a - b * (u * v_t)).norm_squared();

@@ -29,9 +29,13 @@ use std::f64::consts::TAU;
 /// with such steps, the density is the weight over the spacing of the moved nodes, with slopes by differences of
 /// eighth order: fewer digits than after noise where the map bends within a few nodes.
 ///
+/// The score is a [`ScoreModel`] of one coordinate: that of a law is an [`ExactScore`](crate::score::ExactScore), a closure
+/// becomes one by [`ScoreFn`](crate::score::ScoreFn).
+///
 /// # What is promised
-/// Each law carries an [`error_estimate`](LineDensity::error_estimate): its distance from the same law at half the
-/// resolution. Smooth scores give 1e-10 or better; a score with a kink, a projected one say, about the square of the gap there.
+/// Each law carries an [`error_estimate`](LineDensity::error_estimate): its distance in total variation from the same law at
+/// half the resolution. For smooth scores that is about 1e-9, and the error itself less; a score with a kink, a projected one
+/// say, costs about the square of the gap there (1e-6), and one that jumps the gap itself.
 ///
 /// # Errors
 /// [`ParameterError`] from [`new`](Self::new); [`ChainLawError`] from the laws.
@@ -126,9 +130,9 @@ impl LineQuadrature {
         ParameterError::same("the score model", "coordinate", 1, score.dim())?;
         ParameterError::same("the start", "coordinate", 1, start.dim())?;
         ParameterError::positive("the variance of the start", start.covariance[0])?;
-        let coarse = Push { resolution: 0.5 * self.resolution, max_nodes: self.max_nodes, steps: chain.steps(), score };
-        let fine = Push { resolution: self.resolution, ..coarse };
-        let (coarse, mut law) = (coarse.from(start)?, fine.from(start)?);
+        let (steps, max_nodes) = (chain.steps(), self.max_nodes);
+        let law_at = |resolution| Push { resolution, max_nodes, steps, score }.law_from(start);
+        let (coarse, mut law) = (law_at(0.5 * self.resolution)?, law_at(self.resolution)?);
         law.error = Some(law.total_variation(&coarse));
         Ok(law)
     }
@@ -143,13 +147,6 @@ struct Push<'a, S: ?Sized> {
     score: &'a S,
 }
 
-impl<S: ?Sized> Clone for Push<'_, S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: ?Sized> Copy for Push<'_, S> {}
-
 /// The law `sum_i w_i N(x_i, noise^2)`.
 #[derive(Debug)]
 struct Sources {
@@ -159,20 +156,20 @@ struct Sources {
 }
 
 impl<S: ScoreModel<Scalar = f64> + ?Sized> Push<'_, S> {
-    fn from(&self, start: &Normal) -> Result<LineDensity, ChainLawError> {
+    fn law_from(&self, start: &Normal) -> Result<LineDensity, ChainLawError> {
         let noise = start.covariance[0].sqrt();
         let mut law = Sources { nodes: vec![start.mean[0]], weights: vec![1.0], noise };
         let mut done = 0;
         // from noise to noise: the steps in between only move nodes
         while let Some(k) = self.steps[done..].iter().position(|(_, step)| step.noise != 0.0) {
-            law = self.to_next_noise(&law, done, done + k)?;
+            law = self.next_noise(&law, done, done + k)?;
             done += k + 1;
         }
-        self.to_the_end(&law, done)
+        self.the_end(&law, done)
     }
 
     /// Steps `first..=last`, of which the last alone has noise.
-    fn to_next_noise(&self, law: &Sources, first: usize, last: usize) -> Result<Sources, ChainLawError> {
+    fn next_noise(&self, law: &Sources, first: usize, last: usize) -> Result<Sources, ChainLawError> {
         let noise = self.steps[last].1.noise.abs();
         let mut gap = (law.noise / self.resolution).min(2.0 * noise / self.resolution);
         let mut halvings = 0;
@@ -196,7 +193,7 @@ impl<S: ScoreModel<Scalar = f64> + ?Sized> Push<'_, S> {
     }
 
     /// The steps from `first` on, none of which has noise.
-    fn to_the_end(&self, law: &Sources, first: usize) -> Result<LineDensity, ChainLawError> {
+    fn the_end(&self, law: &Sources, first: usize) -> Result<LineDensity, ChainLawError> {
         let maps = first < self.steps.len();
         let gap = law.noise / self.resolution / if maps { LAST_BEFORE_MAPS } else { LAST };
         let (mut nodes, mut values) = law.on_grid(gap, self.max_nodes, first)?;
@@ -241,7 +238,11 @@ impl Sources {
         let cells = ((high - low) / gap).ceil();
         let fits = cells < max_nodes as f64;
         if !fits {
-            return Err(ChainLawError::TooManyNodes { step, needed: cells as u64 + 1, limit: max_nodes });
+            return Err(ChainLawError::TooManyNodes {
+                step,
+                needed: (cells as u64).saturating_add(1),
+                limit: max_nodes,
+            });
         }
         let mut density = vec![0.0; cells as usize + 1];
         let scale = 1.0 / (self.noise * TAU.sqrt());

@@ -47,6 +47,9 @@ pub struct LineDensity {
 /// Six nodes interpolate, eight differentiate.
 const LEAST_NODES: usize = 8;
 
+/// More are a mistake in the arguments.
+const MOST_NODES: usize = 1 << 26;
+
 impl LineDensity {
     /// The density with these values at these nodes.
     ///
@@ -80,11 +83,15 @@ impl LineDensity {
     /// The density of a law at `n` equal steps from `low` to `high`, which should hold all but nothing of it.
     ///
     /// # Errors
-    /// [`ParameterError`] unless the law lives on the line and has a density, `low < high` are finite and `n` is at least 8.
+    /// [`ParameterError`] unless the law lives on the line and has a density, `low < high` are finite and `n` is from 8 to
+    /// 2^26.
     pub fn of_law<L: Law>(law: &L, low: f64, high: f64, n: usize) -> Result<Self, ParameterError> {
         ParameterError::finite("low", low)?;
         ParameterError::check("high", high, high.is_finite() && high > low, "finite and above low")?;
-        let step = (high - low) / n.max(2).saturating_sub(1) as f64;
+        if n > MOST_NODES {
+            return Err(ParameterError::Count { name: "n", given: n as u64, allowed: "at most 2^26" });
+        }
+        let step = (high - low) / (n.max(2) - 1) as f64;
         Self::tabulated(law, (0..n).map(|i| low + step * i as f64).collect())
     }
 

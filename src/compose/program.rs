@@ -35,6 +35,17 @@ pub(super) struct Place {
 }
 
 /// One step of a sampler, as [`PredictorCorrector::steps`](super::PredictorCorrector::steps) lists them.
+///
+/// ```
+/// use score_diffusion::compose::PlannedStep;
+/// use score_diffusion::{prelude::*, sampler::StepKind};
+/// let score = ExactScore::new(Gaussian::standard(1)?, OrnsteinUhlenbeck);
+/// let sampler = LangevinSampler::at(0.7, score, UnadjustedLangevin::new(0.5)?, 3)?;
+/// let affine = Some(AffineStep { state: 1.0, score: 0.5, noise: 1.0 });
+/// let step = PlannedStep { kind: StepKind::Corrector, node: 0, time: 0.7, affine };
+/// assert!(sampler.steps().eq([step; 3]));
+/// # Ok::<(), ParameterError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PlannedStep {
