@@ -102,6 +102,8 @@ pub struct Truths {
     pub quadrature_error: f64,
 }
 
+pub type SamplerOf<S> = PredictorCorrector<S, OrnsteinUhlenbeck, ExponentialIntegrator, Box<dyn Corrector<f64>>>;
+
 /// Samples behind a simulated total variation.
 const SAMPLES: usize = 40_000;
 
@@ -245,11 +247,7 @@ impl Problem {
     }
 
     /// The sampler of this problem with a score; [`Problem`] itself is the score that it is about.
-    pub fn sampler<S: ScoreModel<Scalar = f64>>(
-        &self,
-        score: S,
-    ) -> Result<PredictorCorrector<S, OrnsteinUhlenbeck, ExponentialIntegrator, Box<dyn Corrector<f64>>>, ParameterError>
-    {
+    pub fn sampler<S: ScoreModel<Scalar = f64>>(&self, score: S) -> Result<SamplerOf<S>, ParameterError> {
         let corrector: Box<dyn Corrector<f64>> = match self.corrector {
             Langevin::Ula(h) => Box::new(UnadjustedLangevin::new(h)?),
             Langevin::Ou(h) => Box::new(OuSplit::new(h)?),
