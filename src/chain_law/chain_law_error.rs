@@ -63,9 +63,9 @@ pub enum ChainLawError {
         /// Nodes that are allowed.
         limit: usize,
     },
-    /// The steps after the last noise do not map the line in order, so the density at the end is no image of the one
-    /// before them.
-    #[error("the steps without noise at the end fold the line near {at}, where there is mass")]
+    /// The steps after the last noise do not map the line in order, or press parts of it into points, as the denoising of a
+    /// data set does: there is no density at the end.
+    #[error("the steps without noise at the end fold or crush the line near {at}, where there is mass")]
     Folds {
         /// Where the image of an increasing sequence of points turns.
         at: f64,

@@ -4,6 +4,7 @@ use super::affine_chain::AffineChain;
 use super::chain_law_error::ChainLawError;
 use super::line_density::{LineDensity, slopes};
 use super::normal::Normal;
+use super::steep::{Grading, density_at};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ParameterError;
 use crate::math::portable::exp;
@@ -27,7 +28,8 @@ use std::f64::consts::TAU;
 ///
 /// Steps without noise (ODE steps, final denoising) move nodes and need no grid; weights go with them. If the chain ends
 /// with such steps, the density is the weight over the spacing of the moved nodes, with slopes by differences of
-/// eighth order: fewer digits than after noise where the map bends within a few nodes.
+/// eighth order. Where the steps tear the line, as the flow between two modes does, the nodes before them crowd
+/// together in proportion to their distance from the tear, so that the tails on both sides are resolved.
 ///
 /// The score is a [`ScoreModel`] of one coordinate: that of a law is an [`ExactScore`](crate::score::ExactScore), a closure
 /// becomes one by [`ScoreFn`](crate::score::ScoreFn).
@@ -196,18 +198,28 @@ impl<S: ScoreModel<Scalar = f64> + ?Sized> Push<'_, S> {
     fn the_end(&self, law: &Sources, first: usize) -> Result<LineDensity, ChainLawError> {
         let maps = first < self.steps.len();
         let gap = law.noise / self.resolution / if maps { LAST_BEFORE_MAPS } else { LAST };
-        let (mut nodes, mut values) = law.on_grid(gap, self.max_nodes, first)?;
-        if maps {
-            for step in first..self.steps.len() {
-                self.advance(step, &mut nodes)?;
-            }
-            let kept = in_order(&nodes, &values, gap)?;
-            (nodes, values) = (nodes[kept.clone()].to_vec(), values[kept].to_vec());
-            for (p, slope) in values.iter_mut().zip(slopes(&nodes)) {
-                *p *= gap / slope;
-            }
+        let (nodes, density) = law.on_grid(gap, self.max_nodes, first)?;
+        if !maps {
+            return Ok(LineDensity::new(nodes, density)?);
         }
-        Ok(LineDensity::new(nodes, values)?)
+        let map = |nodes: &mut [f64]| (first..self.steps.len()).try_for_each(|step| self.advance(step, nodes));
+        let mut images = nodes.clone();
+        map(&mut images)?;
+        let mut masses: Vec<f64> = density.iter().map(|p| p * gap).collect();
+        let grading = Grading::new(&nodes, &images, law.noise, map)?;
+        if grading.has_steep_points() {
+            let (low, high, ds) = (nodes[0], nodes[nodes.len() - 1], gap / law.noise);
+            check_count(grading.count(low, high, ds), self.max_nodes, first)?;
+            let graded = grading.nodes(low, high, ds);
+            let sources = law.in_order();
+            masses = graded.iter().map(|&(u, du)| du * density_at(&sources, law.noise, u)).collect();
+            images = graded.iter().map(|node| node.0).collect();
+            map(&mut images)?;
+        }
+        let kept = in_order(&images, &masses)?;
+        let images = images[kept.clone()].to_vec();
+        let values = masses[kept].iter().zip(slopes(&images)).map(|(mass, slope)| mass / slope).collect();
+        Ok(LineDensity::new(images, values)?)
     }
 
     /// `x <- a x + b s(t, x)` for all nodes.
@@ -229,22 +241,22 @@ impl<S: ScoreModel<Scalar = f64> + ?Sized> Push<'_, S> {
 }
 
 impl Sources {
+    /// Nodes with weights, by increasing nodes.
+    fn in_order(&self) -> Vec<(f64, f64)> {
+        let mut sources: Vec<(f64, f64)> = self.nodes.iter().copied().zip(self.weights.iter().copied()).collect();
+        sources.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        sources
+    }
+
     /// Nodes `gap` apart and the density there, without the ends that weigh nothing.
     fn on_grid(&self, gap: f64, max_nodes: usize, step: usize) -> Result<(Vec<f64>, Vec<f64>), ChainLawError> {
         let reach = REACH * self.noise;
         let heavy = || self.nodes.iter().zip(&self.weights).filter(|(_, w)| **w > LEAST_WEIGHT);
         let low = heavy().fold(f64::INFINITY, |a, (&x, _)| a.min(x)) - reach;
         let high = heavy().fold(f64::NEG_INFINITY, |a, (&x, _)| a.max(x)) + reach;
-        let cells = ((high - low) / gap).ceil();
-        let fits = cells < max_nodes as f64;
-        if !fits {
-            return Err(ChainLawError::TooManyNodes {
-                step,
-                needed: (cells as u64).saturating_add(1),
-                limit: max_nodes,
-            });
-        }
-        let mut density = vec![0.0; cells as usize + 1];
+        let n = ((high - low) / gap).ceil() + 1.0;
+        check_count(n, max_nodes, step)?;
+        let mut density = vec![0.0; n as usize];
         let scale = 1.0 / (self.noise * TAU.sqrt());
         for (&x, &w) in heavy() {
             add_normal(&mut density, (x - low) / gap, gap / self.noise, w * scale);
@@ -254,6 +266,15 @@ impl Sources {
         let last = density.iter().rposition(|&p| p > light).unwrap_or(0);
         let nodes = (first..=last).map(|i| low + gap * i as f64).collect();
         Ok((nodes, density[first..=last].to_vec()))
+    }
+}
+
+/// Refuses more nodes than allowed.
+fn check_count(needed: f64, limit: usize, step: usize) -> Result<(), ChainLawError> {
+    if needed <= limit as f64 {
+        Ok(())
+    } else {
+        Err(ChainLawError::TooManyNodes { step, needed: needed as u64, limit })
     }
 }
 
@@ -284,8 +305,8 @@ fn add_normal(values: &mut [f64], centre: f64, h: f64, height: f64) {
 }
 
 /// The nodes around the heaviest that increase; what is left out must weigh nothing.
-fn in_order(nodes: &[f64], density: &[f64], gap: f64) -> Result<std::ops::Range<usize>, ChainLawError> {
-    let heaviest = density.iter().enumerate().fold(0, |best, (i, p)| if *p > density[best] { i } else { best });
+fn in_order(nodes: &[f64], masses: &[f64]) -> Result<std::ops::Range<usize>, ChainLawError> {
+    let heaviest = masses.iter().enumerate().fold(0, |best, (i, m)| if *m > masses[best] { i } else { best });
     let (mut first, mut end) = (heaviest, heaviest + 1);
     while first > 0 && nodes[first - 1] < nodes[first] {
         first -= 1;
@@ -293,10 +314,9 @@ fn in_order(nodes: &[f64], density: &[f64], gap: f64) -> Result<std::ops::Range<
     while end < nodes.len() && nodes[end] > nodes[end - 1] {
         end += 1;
     }
-    let lost = gap * (density[..first].iter().sum::<f64>() + density[end..].iter().sum::<f64>());
-    if lost < 1e-12 {
+    let (below, above): (f64, f64) = (masses[..first].iter().sum(), masses[end..].iter().sum());
+    if below + above < 1e-12 {
         return Ok(first..end);
     }
-    let above: f64 = density[end..].iter().sum();
-    Err(ChainLawError::Folds { at: if gap * above < 0.5 * lost { nodes[first] } else { nodes[end - 1] } })
+    Err(ChainLawError::Folds { at: if above < below { nodes[first] } else { nodes[end - 1] } })
 }

@@ -51,6 +51,7 @@ mod line;
 mod line_density;
 mod line_distances;
 mod normal;
+mod steep;
 
 pub use affine_chain::AffineChain;
 pub use chain_law_error::ChainLawError;
