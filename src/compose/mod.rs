@@ -14,5 +14,6 @@ mod tiles;
 
 pub use observer::{Observer, Progress, Trajectory};
 pub use predictor_corrector::{LangevinSampler, PredictorCorrector, ReverseSolver};
+pub use program::PlannedStep;
 pub use run::Run;
 pub use schedule::Schedule;

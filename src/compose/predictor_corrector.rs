@@ -2,7 +2,7 @@
 
 use super::engine::{Engine, TileResult};
 use super::observer::{Observer, Progress};
-use super::program::Program;
+use super::program::{PlannedStep, Program};
 use super::run::Run;
 use super::schedule::Schedule;
 use super::tiles::{default_tile, for_each_tile};
@@ -285,6 +285,22 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// Steps in a whole run: corrector, predictor and denoising steps alike.
     pub fn n_steps(&self) -> u64 {
         self.program.n_steps()
+    }
+
+    /// All steps of a run in their order, each with the time of its score and, if it is affine, its coefficients.
+    ///
+    /// ```
+    /// use score_diffusion::{prelude::*, sampler::StepKind};
+    /// let score = ExactScore::new(Gaussian::standard(2)?, OrnsteinUhlenbeck);
+    /// let sampler = PredictorCorrector::new(score, TimeGrid::uniform(1.0, 0.5, 1)?)?.with_correction(0.1, 2)?;
+    /// let kinds: Vec<StepKind> = sampler.steps().map(|step| step.kind).collect();
+    /// assert_eq!(kinds, [StepKind::Corrector, StepKind::Corrector, StepKind::Predictor]);
+    /// // Euler-Maruyama over h = 0.5: x + h (x + 2 s) + sqrt(2h) xi
+    /// assert_eq!(sampler.steps().last().unwrap().affine, Some(AffineStep { state: 1.5, score: 1.0, noise: 1.0 }));
+    /// # Ok::<(), ParameterError>(())
+    /// ```
+    pub fn steps(&self) -> impl Iterator<Item = PlannedStep> + '_ {
+        (0..self.n_steps()).map(|step| self.program.planned(step, &self.parts.grid))
     }
 
     /// Starts a run of these chains from `N(0, sigma^2 I)`, with the process's prior `sigma` at the horizon (1 unless

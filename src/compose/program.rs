@@ -34,6 +34,31 @@ pub(super) struct Place {
     pub inner: u64,
 }
 
+/// One step of a sampler, as [`PredictorCorrector::steps`](super::PredictorCorrector::steps) lists them.
+///
+/// ```
+/// use score_diffusion::compose::PlannedStep;
+/// use score_diffusion::{prelude::*, sampler::StepKind};
+/// let score = ExactScore::new(Gaussian::standard(1)?, OrnsteinUhlenbeck);
+/// let sampler = LangevinSampler::at(0.7, score, UnadjustedLangevin::new(0.5)?, 3)?;
+/// let affine = Some(AffineStep { state: 1.0, score: 0.5, noise: 1.0 });
+/// let step = PlannedStep { kind: StepKind::Corrector, node: 0, time: 0.7, affine };
+/// assert!(sampler.steps().eq([step; 3]));
+/// # Ok::<(), ParameterError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct PlannedStep {
+    /// Which part of the sampler does it.
+    pub kind: StepKind,
+    /// The node of the grid at which it begins.
+    pub node: usize,
+    /// The time of that node, at which an affine step takes its score.
+    pub time: f64,
+    /// Its coefficients; `None` if the step is not affine.
+    pub affine: Option<AffineStep>,
+}
+
 /// Enters every fingerprint: a saved run is refused when addresses or steps have changed since.
 const VALUES: &str = "values 2";
 
@@ -86,6 +111,17 @@ impl Program {
     /// Steps in the whole run.
     pub fn n_steps(&self) -> u64 {
         self.first_step[self.counts.len()] + u64::from(self.denoise.is_some())
+    }
+
+    /// Step number `step` with its coefficients; `grid` is the one the program was made for.
+    pub fn planned(&self, step: u64, grid: &TimeGrid) -> PlannedStep {
+        let Place { kind, node, .. } = self.place(step);
+        let affine = match kind {
+            StepKind::Corrector => self.corrections[node],
+            StepKind::Predictor => self.predictions[node],
+            StepKind::Denoise => self.denoise,
+        };
+        PlannedStep { kind, node, time: grid.node(node), affine }
     }
 
     /// Step number `step`.
