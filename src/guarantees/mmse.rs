@@ -126,25 +126,57 @@ impl MmseCurve {
         Ok(Self::on_the_line(&components).with_noise_directions(law.dim() - 1, 0.0))
     }
 
-    /// The exact curve of a product of laws on the line: the sum of theirs.
+    /// The exact curve of a product of equal or different laws on the line: the sum of theirs.
     ///
     /// # Errors
     /// [`ParameterError`] unless every factor has one coordinate.
     pub fn of_product(law: &Product<GaussianMixture>) -> Result<Self, ParameterError> {
-        let mut sum: Option<Self> = None;
-        let mut done: Vec<(&GaussianMixture, Self)> = Vec::new();
+        let mut known: Vec<(&GaussianMixture, Self)> = Vec::new();
+        let mut curves = Vec::with_capacity(law.factors().len());
         for factor in law.factors() {
-            let curve = match done.iter().find(|(f, _)| *f == factor) {
+            let curve = match known.iter().find(|(f, _)| *f == factor) {
                 Some((_, curve)) => curve.clone(),
                 None => Self::of_line(factor)?,
             };
-            done.push((factor, curve.clone()));
-            sum = Some(match sum {
-                None => curve,
-                Some(sum) => sum.plus(&curve),
-            });
+            known.push((factor, curve.clone()));
+            curves.push(curve);
         }
-        sum.ok_or(ParameterError::Count { name: "factors", given: 0, allowed: "at least 1" })
+        Self::of_independent(&curves)
+    }
+
+    /// The exact curve of independent parts side by side: the sum of their exact curves.
+    ///
+    /// # Errors
+    /// [`ParameterError`] for no parts, or if the curve of one is not exact.
+    ///
+    /// # Example
+    /// ```
+    /// use score_diffusion::prelude::*;
+    /// use score_diffusion::guarantees::MmseCurve;
+    /// let signs = MmseCurve::of_points(&Empirical::new(&[-1.0, 1.0], 1)?)?;
+    /// let noise = MmseCurve::gaussian(&Gaussian::standard(3)?);
+    /// let both = MmseCurve::of_independent(&[signs.clone(), noise])?;
+    /// assert!((both.upper(1.0) - signs.upper(1.0) - 1.5).abs() < 1e-9);
+    /// # Ok::<(), ParameterError>(())
+    /// ```
+    pub fn of_independent(parts: &[Self]) -> Result<Self, ParameterError> {
+        ParameterError::not_empty("parts", parts.len())?;
+        let inexact = parts.iter().filter(|p| !p.is_exact()).count();
+        if inexact > 0 {
+            let (name, allowed) = ("parts whose curve is not exact", "0");
+            return Err(ParameterError::Count { name, given: inexact as u64, allowed });
+        }
+        let points = table_points();
+        let (mut values, mut declines) = (vec![0.0; points.len()], vec![0.0; points.len()]);
+        for part in parts {
+            let (v, d) = part.on_the_table();
+            for (sum, one) in values.iter_mut().zip(v).chain(declines.iter_mut().zip(d)) {
+                *sum += one;
+            }
+        }
+        let dim = parts.iter().map(|p| p.dim).sum();
+        let provenance = Provenance::proved("quadrature of the posterior variance, part by part");
+        Ok(Self { dim, form: Form::Table { values, declines }, provenance })
     }
 
     /// Measured points: at each `r` an estimate of `mmse` with its standard error from `n` draws. What enters bounds are
@@ -267,9 +299,7 @@ impl MmseCurve {
 
     /// The curve of a mixture on the line, from weights, means and variances of its components.
     fn on_the_line(components: &[(f64, f64, f64)]) -> Self {
-        let n = ((LAST - FIRST) / SPACING) as usize + 1;
-        let at = (0..n).map(|j| line_moments(components, exp(FIRST + SPACING * j as f64)));
-        let (values, declines) = at.unzip();
+        let (values, declines) = table_points().into_iter().map(|r| line_moments(components, r)).unzip();
         let by = "quadrature of the posterior variance";
         Self { dim: 1, form: Form::Table { values, declines }, provenance: Provenance::proved(by) }
     }
@@ -278,8 +308,8 @@ impl MmseCurve {
     fn with_noise_directions(mut self, count: usize, variance: f64) -> Self {
         self.dim += count;
         if let Form::Table { values, declines } = &mut self.form {
-            for (j, (value, decline)) in values.iter_mut().zip(declines).enumerate() {
-                let left = variance / (1.0 + exp(FIRST + SPACING * j as f64) * variance);
+            for (r, (value, decline)) in table_points().into_iter().zip(values.iter_mut().zip(declines)) {
+                let left = variance / (1.0 + r * variance);
                 *value += count as f64 * left;
                 *decline += count as f64 * left * left;
             }
@@ -287,18 +317,19 @@ impl MmseCurve {
         self
     }
 
-    /// The curve of the product of two independent laws with tables.
-    fn plus(mut self, other: &Self) -> Self {
-        self.dim += other.dim;
-        if let (Form::Table { values, declines }, Form::Table { values: v, declines: d }) =
-            (&mut self.form, &other.form)
-        {
-            for (a, b) in values.iter_mut().zip(v).chain(declines.iter_mut().zip(d)) {
-                *a += b;
-            }
+    /// Values and declines of an exact curve at the table's points.
+    fn on_the_table(&self) -> (Vec<f64>, Vec<f64>) {
+        match &self.form {
+            Form::Table { values, declines } => (values.clone(), declines.clone()),
+            _ => table_points().into_iter().map(|r| (self.upper(r), self.decline(r).unwrap_or(f64::NAN))).unzip(),
         }
-        self
     }
+}
+
+/// The table's `r`.
+fn table_points() -> Vec<f64> {
+    let n = ((LAST - FIRST) / SPACING) as usize + 1;
+    (0..n).map(|j| exp(FIRST + SPACING * j as f64)).collect()
 }
 
 fn linear_decline(spectrum: &[(f64, f64)], r: f64) -> f64 {

@@ -1,9 +1,10 @@
 //! How wrong a score model is: what the bounds ask of it.
 
+use super::data::DataConstants;
 use super::provenance::{Known, Provenance};
 use crate::error::ParameterError;
 use crate::math::portable::{exp, ln, ln_1p};
-use crate::process::Transition;
+use crate::process::{ForwardProcess, Transition};
 use std::fmt;
 use std::sync::Arc;
 
@@ -100,6 +101,39 @@ impl ScoreAccuracy {
             smoothness: Smoothness::OfError(Curve::Zero),
             ..Self::exact()
         })
+    }
+
+    /// The model is the score multiplied by `1 + relative`:
+    /// [`PerturbedScore::scaled`](crate::score::PerturbedScore::scaled).
+    ///
+    /// `eps_t = |relative| sqrt(J_t)`. The score is `-E[xi | X_t]/s` with `X_t = alpha V + s xi`, so by Jensen's inequality
+    /// `M_r <= -(d/2) ln(1 - 2 r relative^2/s^2)`.
+    ///
+    /// # Errors
+    /// [`ParameterError`] unless `relative` is finite.
+    pub fn scaled(
+        relative: f64,
+        data: &DataConstants,
+        process: impl ForwardProcess + Clone + 'static,
+    ) -> Result<Self, ParameterError> {
+        ParameterError::finite("relative", relative)?;
+        let by = Provenance::proved("the exact score is multiplied by a constant");
+        let (d, tau2, square) = (data.dim() as f64, data.component_variance(), relative * relative);
+        let known = {
+            let (data, process) = (data.clone(), process.clone());
+            move |t: f64| data.at(process.marginal(t))
+        };
+        let l2 = {
+            let known = known.clone();
+            move |t: f64| relative.abs() * known(t).fisher_information.value().sqrt()
+        };
+        let lipschitz = move |t: f64| relative.abs() * known(t).lipschitz().unwrap_or(f64::INFINITY);
+        let moment = move |t: f64, r: f64| {
+            let at = process.marginal(t);
+            let x = 2.0 * r * square / (at.scale * at.scale * tau2 + at.variance);
+            if x < 1.0 { -0.5 * d * ln_1p(-x) } else { f64::INFINITY }
+        };
+        Ok(Self::l2_curve(l2, by).with_exponential_moment(moment).with_lipschitz_error(lipschitz))
     }
 
     /// `eps_t <= l2` at all times.
