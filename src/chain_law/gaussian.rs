@@ -203,7 +203,7 @@ impl Recursion {
     /// Back in the coordinates of the chains.
     fn law(&self) -> Normal {
         let covariance = &self.basis * &self.covariance * self.basis.transpose();
-        // a diagonal data covariance has the axes as its basis: nothing above left them
+        // rounding may differ between mirrored entries
         Normal { mean: &self.basis * &self.mean, covariance: (&covariance + covariance.transpose()) * 0.5 }
     }
 }

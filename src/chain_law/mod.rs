@@ -5,7 +5,7 @@
 //! list of affine steps, from a sampler, from a predictor alone, or written down by hand. Its law is exact
 //! - on Gaussian data in any dimension, after every step: [`GaussianScore`], which gives a [`Normal`] by a closed
 //!   recursion;
-//! - on the line with any score, by quadrature to about ten digits: [`LineQuadrature`], which gives a [`LineDensity`].
+//! - on the line with any score, by quadrature to about nine digits: [`LineQuadrature`], which gives a [`LineDensity`].
 //!
 //! Both know their distances in KL, total variation and W2. The only thing that is left between a sample and
 //! the law of its chain is Monte Carlo, and that error is known too. `docs/theory.md`, "Exact laws to test against".
