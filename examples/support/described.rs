@@ -2,7 +2,7 @@
 
 use super::laboratory::{Flaw, Langevin, OnLine, Problem};
 use score_diffusion::guarantees::{
-    Certificate, CertificateError, DataConstants, Known, Metric, MmseCurve, Provenance, ScoreAccuracy,
+    Certificate, CertificateError, DataConstants, Known, Metric, MmseCurve, ScoreAccuracy,
 };
 use score_diffusion::law::Constants;
 use score_diffusion::prelude::*;
@@ -59,9 +59,13 @@ pub fn accuracy(problem: &Problem, data: &DataConstants) -> Result<ScoreAccuracy
         Flaw::Shifted(length) => ScoreAccuracy::shifted(length.abs())?,
         Flaw::Scaled(relative) => ScoreAccuracy::scaled(relative, data, OrnsteinUhlenbeck)?,
         Flaw::Projected(_) => {
-            let (problem, ball) = (problem.clone(), problem.facts().ball.ok_or("a projection needs a ball")?);
-            let l2 = move |t: f64| problem.score_error(t).unwrap_or(f64::NAN);
-            ScoreAccuracy::l2_curve(l2, Provenance::proved("quadrature against the exact score"))
+            let ball = problem.facts().ball.ok_or("a projection needs a ball")?;
+            // by quadrature at many times, from earlier than any refinement asks for
+            let (first, last) = (0.02 * problem.early_stop(), problem.horizon());
+            let at = |j: u32| first * (last / first).powf(f64::from(j) / 300.0);
+            let point = |j: u32| Ok((at(j), problem.score_error(at(j))?.powi(2), 0.0));
+            let points = (0..=300).map(point).collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+            ScoreAccuracy::l2_measured(&points, 1)?
                 .with_projection(ball.radius, ball.component_variance)?
                 .with_denoiser_like_exact()
         }

@@ -126,12 +126,15 @@ impl<'a> DenoiserSteps<'a> {
     /// The end-point theorem for a range of first steps. Few of them: the optimum is flat.
     pub fn joins(&self) -> Vec<Join> {
         let Some(rho) = &self.rho else { return vec![] };
+        // the split between gap and score's error: the best one for the whole grid is near the best for its parts
         let inexact = self.eps.iter().any(|&x| x > 0.0);
+        let best = if inexact { minimum(|x| self.join(rho, 1, exp(x)).cost, -5.0, 5.0).0 } else { 0.0 };
+        let tries: &[f64] = if inexact { &[-1.0, 0.0, 1.0] } else { &[0.0] };
         let mut joins = vec![];
         let mut from = 1;
         while from <= self.nodes.steps() {
-            let c = if inexact { minimum(|x| self.join(rho, from, exp(x)).cost, -5.0, 5.0).0 } else { 0.0 };
-            joins.push(self.join(rho, from, exp(c)));
+            let all = tries.iter().map(|x| self.join(rho, from, exp(best + x)));
+            joins.extend(all.reduce(|a, b| if b.cost < a.cost { b } else { a }));
             from = (from + 1).max(from * 5 / 4);
         }
         joins

@@ -328,7 +328,8 @@ impl<'a> Search<'a> {
     fn for_accuracy(&self, epsilon: f64) -> Result<Plan, PlanError> {
         ParameterError::positive("epsilon", epsilon)?;
         let floor = self.floor();
-        if floor >= epsilon {
+        // the floor is found by a scan of horizons: a search close to it may still succeed
+        if 0.9 * floor >= epsilon {
             return Err(PlanError::ScoreErrorTooLarge { floor, epsilon });
         }
         // fewer evaluations first, then a smaller bound
@@ -336,11 +337,24 @@ impl<'a> Search<'a> {
             let counts = self.candidate(shape).fewest(epsilon)?;
             Some((counts.total() as f64 + counts.bound / epsilon, counts))
         };
-        match self.descend(value) {
+        let mut found = self.descend(&self.starts(), value);
+        if found.is_none() {
+            // no start is good enough for any counts: look for a shape that is
+            const MANY: usize = 2048;
+            let sharp = |shape: Shape| {
+                let candidate = self.candidate(shape);
+                let corrections = candidate.trajectory.len() - 1;
+                let bound = candidate.bound(corrections, MANY);
+                Some((bound, Counts { corrections, steps: MANY, bound }))
+            };
+            found = self.descend(&self.starts(), sharp).and_then(|(shape, _)| self.descend(&[shape], value));
+        }
+        match found {
             Some((shape, counts)) => {
                 let (shape, counts) = self.polish(shape, counts, epsilon);
                 self.finish(shape, counts)
             }
+            None if floor >= epsilon => Err(PlanError::ScoreErrorTooLarge { floor, epsilon }),
             None => {
                 let most = Counts { corrections: MOST_CORRECTIONS, steps: MOST_STEPS, bound: 0.0 };
                 let best = |shape: Shape| self.candidate(shape).bound(most.corrections, most.steps);
@@ -357,7 +371,7 @@ impl<'a> Search<'a> {
             // infinite bounds are no minimum
             counts.bound.is_finite().then_some((counts.bound, counts))
         };
-        match self.descend(value) {
+        match self.descend(&self.starts(), value) {
             Some((shape, counts)) => self.finish(shape, counts),
             None => {
                 let epsilon = f64::INFINITY;
@@ -366,34 +380,32 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The bound that the score's error alone leaves: continuous time and a perfect start, at the best horizon.
+    /// The bound that the score's error leaves to any number of evaluations: continuous time, the best horizon of a scan, and
+    /// the best time to stop the corrector.
     fn floor(&self) -> f64 {
         if self.accuracy.is_exact() && !self.data.is_unbounded_tail() {
             return 0.0;
         }
         let at = |shape: Shape| {
-            let (on, reverse) =
-                (Sources { start: false, steps: false, score: true }, ReverseSources { steps: false, score: true });
+            let on = Sources { start: true, steps: false, score: true };
             let counts = Counts { corrections: 1, steps: 500, bound: 0.0 };
             let Ok(setting) = self.setting(shape, counts) else { return f64::INFINITY };
-            // the score's error has settled after a time of 40, in steps of 1/20
-            let step = LangevinStep { h: 0.05, rate: 1.0 };
-            let count = if self.corrector { 800 } else { 0 };
-            let all = corrected_by(&setting, step, count, on);
-            // stopping the corrector earlier may be better still
-            let start = all.iter().skip(1).fold(all[count], |a, b| if b.kl < a.kl { *b } else { a });
+            // steps of 1/10 up to a time of 40
+            let (step, count) = (LangevinStep { h: 0.1, rate: 1.0 }, if self.corrector { 400 } else { 0 });
             let nodes = Nodes::new(&OrnsteinUhlenbeck, &setting.times);
+            let reverse = ReverseSources { steps: false, score: true };
             let bound = ReverseBound::new(self.data, self.accuracy, Held::Denoiser, &nodes, reverse);
-            assemble(self.data, self.target.metric(), start, &bound, 0.0).value
+            let value = |start: &Distance| assemble(self.data, self.target.metric(), *start, &bound, 0.0).value;
+            let all = corrected_by(&setting, step, count, on);
+            all.iter().step_by(8).chain(all.last()).map(value).fold(f64::INFINITY, f64::min)
         };
         let mut best = f64::INFINITY;
         for start in self.starts() {
-            for factor in [0.5, 0.75, 1.0, 1.5] {
+            for factor in [0.4, 0.5, 0.65, 0.8, 1.0, 1.25, 1.6] {
                 best = best.min(at(Shape { horizon: (start.horizon * factor).max(1.5 * start.early_stop), ..start }));
             }
         }
-        // the start of a trajectory without any error costs nothing, so this is a floor only of what was tried; allow for it
-        0.5 * best
+        best
     }
 
     fn candidate(&'a self, shape: Shape) -> Candidate<'a> {
@@ -411,10 +423,10 @@ impl<'a> Search<'a> {
         candidate
     }
 
-    /// Coordinate search from every start; the best end.
-    fn descend(&self, value: impl Fn(Shape) -> Option<(f64, Counts)>) -> Option<(Shape, Counts)> {
+    /// Coordinate search from the best start.
+    fn descend(&self, starts: &[Shape], value: impl Fn(Shape) -> Option<(f64, Counts)>) -> Option<(Shape, Counts)> {
         let mut best: Option<(f64, Shape, Counts)> = None;
-        for start in self.starts() {
+        for &start in starts {
             let Some((v, c)) = value(start) else { continue };
             if best.as_ref().is_none_or(|b| v < b.0) {
                 best = Some((v, start, c));
