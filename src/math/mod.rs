@@ -20,7 +20,7 @@ use horner::{horner_f32, horner_f64};
 
 /// Portable scalar functions of f64 for schedules and log-densities: the `libm` crate's, under std's names.
 pub(crate) mod portable {
-    pub(crate) use libm::{atan2, cos, exp, expm1 as exp_m1, log as ln, log1p as ln_1p, sin, tan};
+    pub(crate) use libm::{atan2, cos, erfc, exp, expm1 as exp_m1, log as ln, log1p as ln_1p, sin, tan};
 }
 
 mod sealed {
