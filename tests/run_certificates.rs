@@ -344,13 +344,13 @@ fn the_bound_holds_and_the_estimate_is_near() {
         let (truth, next) = (w2(&of(1, rule), &of(2, rule)), w2(&of(2, rule), &of(4, rule)));
         let (bound, refined_bound) =
             (certificate.upper_bound(0.999).unwrap(), certificate.refined_upper_bound(0.999).unwrap());
-        assert!(truth < bound && bound < 3.0 * truth, "{rule:?}: {truth} {bound}");
+        assert!(truth < bound && bound < 4.0 * truth, "{rule:?}: {truth} {bound}");
         assert!(next < refined_bound, "{rule:?}");
         let order = certificate.order().unwrap();
         assert!((order.value - 1.0).abs() < 0.1 + Z * order.standard_error, "{rule:?}: {order}");
         // 1024 times as many steps stand for the continuum
         let (continuum, estimate) = (w2(&of(1, rule), &of(1024, rule)), certificate.distance_to_continuum().unwrap());
-        assert!(continuum < estimate && estimate < 3.0 * continuum, "{rule:?}: {continuum} {estimate}");
+        assert!(continuum < 1.05 * estimate && estimate < 4.0 * continuum, "{rule:?}: {continuum} {estimate}");
         let (low, high) = certificate.rms_interval(0, 0.95).unwrap();
         assert!(low < certificate.rms(0) && certificate.rms(0) < high && high < bound);
         let text = certificate.to_string();
@@ -478,7 +478,7 @@ fn the_path_kl_is_exact_on_gaussians() {
             // an estimator without its weight, and one that holds something else, would be refused
             let unweighted = exact_path_kl(&chain, |_| 1.0);
             assert!((unweighted - kl.value).abs() > DETECTABLE * kl.standard_error, "{what}, unweighted {unweighted}");
-            let other = if rule == Rule::ScoreHeld { Rule::ScaledScoreHeld } else { Rule::ScoreHeld };
+            let other = if rule == Rule::DenoiserHeld { Rule::ScoreHeld } else { Rule::DenoiserHeld };
             let other = exact_path_kl(&chain.by(other), right);
             assert!((other - kl.value).abs() > DETECTABLE * kl.standard_error, "{what}, another rule {other}");
             // the samples are the sampler's
@@ -594,7 +594,7 @@ fn the_stein_test_sees_a_short_corrector() {
     assert!((long.time(), long.corrector_steps()) == (0.4, Some(200)));
     // steps that are too long have a stationary law of their own, and it is seen
     let coarse = sampler.clone().with_corrector(UnadjustedLangevin::new(0.5).unwrap(), Schedule::AtStart(50)).unwrap();
-    assert_eq!(CorrectorConvergence::of(&coarse, 500, 3).unwrap().test().p_value, 1.0 / 1001.0);
+    assert_eq!(CorrectorConvergence::of(&coarse, 1500, 3).unwrap().test().p_value, 1.0 / 1001.0);
     assert!(long.to_string().contains("no proof"));
 }
 
@@ -611,7 +611,7 @@ fn exact_loss(clock: Clock, t: f64, scale: f64, shift: &[f64]) -> (f64, f64, f64
 
 #[test]
 fn the_denoising_loss_is_exact_on_gaussians() {
-    let n = 10_000;
+    let n = 40_000;
     for clock in [OU, LINEAR, EXPLODING] {
         let times: Vec<f64> = nodes(clock, 4);
         let model = PerturbedScore::scaled(exact(clock), 0.2).unwrap();
@@ -631,10 +631,10 @@ fn the_denoising_loss_is_exact_on_gaussians() {
             let denoiser = truth * variance * variance / clock.alpha(t).powi(2);
             let measured = at.denoiser_loss();
             assert!((measured.value - denoiser).abs() < Z * measured.standard_error, "{what}");
-            // eps^2 with J known; J without its last third would be refused
+            // eps^2 with J known; 0 in its place would be refused
             let excess = at.excess(fisher).unwrap();
             assert!((excess.value - error).abs() < Z * excess.standard_error, "{what}: {excess} for {error}");
-            let wrong = at.excess(0.67 * fisher).unwrap();
+            let wrong = at.excess(0.0).unwrap();
             assert!((wrong.value - error).abs() > DETECTABLE * wrong.standard_error, "{what}");
             // bounds
             assert!(at.error_bound(0.999).unwrap() > error, "{what}");
@@ -642,10 +642,16 @@ fn the_denoising_loss_is_exact_on_gaussians() {
             assert!((at.fisher_information_at_most() - 2.0 / variance).abs() < 1e-12 / variance);
             assert!(at.excess(2.1 / variance).is_err() && at.excess(-0.1).is_err() && at.excess(f64::NAN).is_err());
         }
-        // where there is little noise the control variate takes most of the variance away
-        let clean = curve.at().last().unwrap();
+        // where there is little noise the control variate takes most of the variance away: what is left is that of
+        // 2 s.xi/sigma, 4 E||s||^2/sigma^2 beside 2d/sigma^4
+        let clean = [if clock == EXPLODING { 0.01 } else { 1e-4 }];
+        let clean = DenoisingLoss::new(2, 9).unwrap().measure(&model, &clock.process(), view, &clean).unwrap();
+        let clean = clean.at()[0];
+        let (_, fisher, variance) = exact_loss(clock, clean.time(), 0.2, &[]);
+        let expected = (2.0 / (2.0 * (1.44 * fisher + 0.25) * variance)).sqrt();
         let gain = clean.plain_loss().standard_error / clean.loss().standard_error;
-        assert!(gain > 4.0 && (clean.control_coefficient() - 1.0).abs() < 0.2, "{clock:?}: {gain}");
+        assert!((gain / expected - 1.0).abs() < 0.1, "{clock:?}: {gain} {expected}");
+        assert!(gain > 9.0 && (clean.control_coefficient() - 1.0).abs() < 0.05, "{clock:?}: {gain}");
         // the Gaussian part of the data is known: the constant is larger, and still below the truth
         let known = DenoisingLoss::new(2, 9).unwrap().with_component_variance(0.25).unwrap();
         let better = known.measure(&model, &clock.process(), view, &times).unwrap();
@@ -807,7 +813,7 @@ fn failing_models_are_named() {
     let sampler = sampler.with_correction(0.1, 2).unwrap();
     assert!(matches!(CorrectorConvergence::of(&sampler, 10, 1), Err(RunCertificateError::Chain { .. })));
     // states that overflow
-    let steep = ScoreFn::per_chain(1, |_, x: &[f64], s: &mut [f64]| s[0] = 1e200 * x[0]).unwrap();
+    let steep = ScoreFn::per_chain(1, |_, x: &[f64], s: &mut [f64]| s[0] = 1.7e308_f64.copysign(x[0])).unwrap();
     let sampler = PredictorCorrector::new(steep, TimeGrid::uniform(1.0, 0.1, 9).unwrap()).unwrap();
     let sampler = sampler.with_correction(0.1, 0).unwrap();
     let (_, failure) = first(CouplingCertificate::of(&sampler, 10, 1).unwrap_err());
