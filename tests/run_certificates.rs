@@ -1,6 +1,8 @@
 //! Certificates from a run, against exact values: on Gaussian data the coupled chains, the path-space KL and the denoising
 //! loss are all known in closed form or by quadrature.
 
+#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
+
 mod common;
 
 use common::{Arrangement, Chain, Clock, Correction, DETECTABLE, Error, N, Normal, Rule, Z};
@@ -302,15 +304,20 @@ fn every_coupled_chain_has_its_own_samplers_law() {
         let corrector = OuSplit::new(0.3 * v).unwrap().with_reference_variance(v).unwrap();
         let sampler = solver(clock, &grid, predictor).with_corrector(corrector, Schedule::AfterEachStep(1)).unwrap();
         let batches = coupled_chains(&sampler, Midpoint::Time, N, 31).unwrap();
-        for (l, batch) in batches.iter().enumerate() {
-            let finer = refined(&sampler, 1 << l, Midpoint::Time).unwrap();
+        let laws = [1, 2, 4].map(|parts| {
+            let finer = refined(&sampler, parts, Midpoint::Time).unwrap();
             let counts = finer.corrector_steps().to_vec();
             let chain = Chain::new(clock, finer.grid().nodes(), rule)
-                .corrected(Correction::Ou(0.3 * v / f64::from(1 << l), v), Arrangement::PerNode(counts));
-            let truth = chain.law(chain.prior(2), &law, &Error::default());
-            let found = truth.differences(&moments(BatchView::try_from(batch).unwrap()).unwrap(), N, 0.0);
+                .corrected(Correction::Ou(0.3 * v / f64::from(parts), v), Arrangement::PerNode(counts));
+            chain.law(chain.prior(2), &law, &Error::default())
+        });
+        for (l, batch) in batches.iter().enumerate() {
+            let sample = moments(BatchView::try_from(batch).unwrap()).unwrap();
+            let found = laws[l].differences(&sample, N, 0.0);
             assert!(found.is_empty(), "{clock:?} {rule:?} level {l}: {found:?}");
         }
+        // another level's law would be refused
+        assert!(laws[0].separation(&laws[1], N) > DETECTABLE, "{clock:?} {rule:?}");
         // the finest is an ordinary run, to the bit
         let fine = refined(&sampler, 4, Midpoint::Time).unwrap().sample_seeded(N, 31).unwrap();
         assert_eq!(fine.batch(), &batches[2]);
@@ -922,6 +929,22 @@ fn certificates_survive_json() {
     let view = BatchView::try_from(&x0).unwrap();
     there_and_back(&settings.measure(&exact(OU), &OrnsteinUhlenbeck, view, &[0.1, 0.9]).unwrap());
     assert!(serde_json::from_str::<DenoisingLoss>(r#"{"draws":0,"seed":1,"component_variance":0.0}"#).is_err());
+}
+
+/// The final denoising step belongs to what is compared, and to the samples.
+#[test]
+fn runs_may_end_with_denoising() {
+    let plain = solver(OU, &nodes(OU, 5), ExponentialIntegrator::DenoiserHeld).with_correction(0.2, 2).unwrap();
+    let sampler = plain.clone().with_final_denoising().unwrap();
+    let fine = refined(&sampler, 4, Midpoint::LogSnr).unwrap();
+    let batches = coupled_chains(&sampler, Midpoint::LogSnr, 600, 3).unwrap();
+    assert_eq!(fine.sample_seeded(600, 3).unwrap().batch(), &batches[2]);
+    assert_ne!(coupled_chains(&plain, Midpoint::LogSnr, 600, 3).unwrap()[0], batches[0]);
+    let (path, undenoised) =
+        (GirsanovCertificate::of(&sampler, 600, 3).unwrap(), GirsanovCertificate::of(&plain, 600, 3).unwrap());
+    assert_eq!(path.samples(), sampler.sample_seeded(600, 3).unwrap().batch());
+    assert_eq!(path.path_kl(), undenoised.path_kl());
+    assert_eq!(path.nfe(), undenoised.nfe() + 1);
 }
 
 /// Two coupled chains of one dimension, by hand.

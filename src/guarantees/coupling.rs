@@ -8,7 +8,7 @@ use super::run_error::RunCertificateError;
 use crate::batch::{Batch, view_of};
 use crate::compose::{PredictorCorrector, ReverseSolver, Schedule};
 use crate::error::ParameterError;
-use crate::grid::TimeGrid;
+use crate::grid::{Interval, TimeGrid};
 use crate::math::portable::ln;
 use crate::noise::NoiseField;
 use crate::parallel::in_order;
@@ -79,7 +79,7 @@ pub enum Midpoint {
 impl Midpoint {
     /// The time between, strictly inside unless the interval holds no other number.
     #[must_use]
-    pub fn of(self, process: &dyn ForwardProcess, over: crate::grid::Interval) -> f64 {
+    pub fn of(self, process: &dyn ForwardProcess, over: Interval) -> f64 {
         let (t, v) = (over.from(), over.to());
         if self == Self::LogSnr {
             let middle = process.time_at_log_snr(0.5 * process.log_snr(t) + 0.5 * process.log_snr(v));
@@ -107,12 +107,11 @@ impl Midpoint {
 /// assert_eq!((finer.grid().n_steps(), finer.nfe()), (40, 60));
 /// # Ok::<(), ParameterError>(())
 /// ```
-#[allow(clippy::type_complexity, reason = "the sampler's parts, by reference")]
-pub fn refined<'a, S, F, P, C>(
-    sampler: &'a PredictorCorrector<S, F, P, C>,
+pub fn refined<S, F, P, C>(
+    sampler: &PredictorCorrector<S, F, P, C>,
     parts: u32,
     midpoint: Midpoint,
-) -> Result<PredictorCorrector<&'a S, &'a F, &'a P, C>, ParameterError>
+) -> Result<PredictorCorrector<&S, &F, &P, C>, ParameterError>
 where
     S: ScoreModel,
     F: ForwardProcess,
@@ -263,9 +262,9 @@ impl<'a, T: Real> Coupled<'a, T> {
                 self.block(StepKind::Predictor, &steps)?;
             }
         }
-        for l in 0..3 {
-            if let Some(step) = chains[l].denoise {
-                self.step(l, StepKind::Denoise, chains[l].n_steps(), step, 0)?;
+        for (level, chain) in chains.iter().enumerate() {
+            if let Some(step) = chain.denoise {
+                self.step(level, StepKind::Denoise, chain.n_steps(), step, 0)?;
             }
         }
         Ok(self.states)
@@ -539,7 +538,6 @@ fn squared_distances<T: Real>(a: &Batch<T>, b: &Batch<T>) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grid::Interval;
     use crate::process::{OrnsteinUhlenbeck, VarianceExploding};
     use crate::sampler::{EulerMaruyama, ExponentialIntegrator};
 

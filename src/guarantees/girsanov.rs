@@ -47,6 +47,13 @@ pub struct HeldScore {
 }
 
 /// The clock in which the random time of a step is drawn.
+///
+/// ```
+/// use score_diffusion::guarantees::{Clock, FrozenDrift};
+/// use score_diffusion::prelude::*;
+/// assert_eq!(FrozenDrift::<f64>::clock(&ExponentialIntegrator::DenoiserHeld), Clock::Snr);
+/// assert_eq!(FrozenDrift::<f64>::clock(&EulerMaruyama), Clock::Time);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -120,7 +127,8 @@ impl<T: Real> FrozenDrift<T> for EulerMaruyama {
     fn held_score(&self, process: &dyn ForwardProcess, over: Interval) -> Result<HeldScore, &'static str> {
         let (t, u) = (over.from(), over.to());
         let (g2, there) = (process.diffusion_squared(t), process.diffusion_squared(u));
-        if (there / g2 - 1.0).abs() > 1e-12 || !(g2 > 0.0) {
+        let constant = g2 > 0.0 && (there / g2 - 1.0).abs() <= 1e-12;
+        if !constant {
             return Err("its diffusion coefficient is frozen and the process's is not constant, so the path laws are \
                         mutually singular and their KL is infinite; an exponential integrator has a finite one");
         }

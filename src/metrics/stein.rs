@@ -9,6 +9,7 @@ use crate::simd::{Kernel, dispatch};
 use std::fmt;
 
 /// The length scale `c` of the kernel `(c^2 + ||x - y||^2)^(-1/2)`, in the unit of the states.
+/// [`kernel_stein_discrepancy`] has an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -40,6 +41,18 @@ pub enum Bandwidth {
 /// # Source
 /// Liu, Lee, Jordan 2016 (arXiv 1602.03253); Chwialkowski, Strathmann, Gretton 2016 (arXiv 1602.02964); this kernel: Gorham
 /// and Mackey 2017 (arXiv 1703.01717).
+/// # Example
+/// Two points of N(0, 1), by hand: `r = 1`, `q = 2`, and `s = -x` is 0 and -1.
+/// ```
+/// use score_diffusion::metrics::{Bandwidth, kernel_stein_discrepancy};
+/// use score_diffusion::batch::BatchView;
+/// let (x, s) = ([0.0, 1.0], [-0.0, -1.0]);
+/// let found = kernel_stein_discrepancy(BatchView::new(&x, 1)?, BatchView::new(&s, 1)?, Bandwidth::Given(1.0))?;
+/// let q = 2.0_f64;
+/// let u = 0.0 - q.powf(-1.5) + q.powf(-1.5) - 3.0 * q.powf(-2.5);
+/// assert!((found.u_statistic - u).abs() < 1e-15);
+/// # Ok::<(), score_diffusion::ParameterError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -73,7 +86,7 @@ impl SteinDiscrepancy {
 /// p = (1 + #{b: sum_{i != j} e_i^b e_j^b u_ij >= sum_{i != j} u_ij}) / (1 + B),     e_i^b = +-1, fair
 /// ```
 /// The level is asymptotic in `n`. A small p-value is evidence against the chains. A large one is no proof for them: see
-/// [`SteinDiscrepancy`] for what cannot be seen.
+/// [`SteinDiscrepancy`] for what cannot be seen. [`stein_test`] has an example.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
