@@ -360,9 +360,29 @@ fn the_bound_holds_and_the_estimate_is_near() {
         assert!(continuum < 1.05 * estimate && estimate < 4.0 * continuum, "{rule:?}: {continuum} {estimate}");
         let (low, high) = certificate.rms_interval(0, 0.95).unwrap();
         assert!(low < certificate.rms(0) && certificate.rms(0) < high && high < bound);
+        // squares of Gaussians: between a third of the chains and all
+        let carried = certificate.effective_chains(0);
+        assert!(carried > 1000.0 && carried <= 4000.0, "{rule:?}: {carried}");
         let text = certificate.to_string();
-        assert!(text.contains("upper bound on W2") && text.contains("an estimate, no bound") && text.contains("95 %"));
+        assert!(
+            !text.contains("too few")
+                && text.contains("upper bound on W2")
+                && text.contains("an estimate, no bound")
+                && text.contains("95 %")
+        );
     }
+}
+
+/// Modes so far apart that a few chains in another mode are all of the distance: the report says so.
+#[test]
+fn a_distance_of_a_few_chains_is_named() {
+    let law = GaussianMixture::isotropic(&[0.5, 0.5], &[vec![-4.0], vec![4.0]], &[0.01, 0.01]).unwrap();
+    let score = ExactScore::new(law, OrnsteinUhlenbeck);
+    let sampler = PredictorCorrector::new(score, TimeGrid::geometric(2.0, 1e-3, 200).unwrap()).unwrap();
+    let sampler =
+        sampler.with_predictor(ExponentialIntegrator::DenoiserHeld).unwrap().with_correction(0.1, 10).unwrap();
+    let certificate = CouplingCertificate::of(&sampler, 500, 1).unwrap();
+    assert!(certificate.effective_chains(0) < 30.0 && certificate.to_string().contains("too few"), "{certificate}");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

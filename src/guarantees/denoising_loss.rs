@@ -326,12 +326,16 @@ impl LossAtTime {
     }
 
     /// An upper bound on `eps_t^2` that needs no `J_t`: the loss's one-sided confidence limit less the constant's lower
-    /// bound, and at least 0. It can be far above: its distance to the truth does not shrink with more data.
+    /// bound. It can be far above: its distance to the truth does not shrink with more data.
+    ///
+    /// A loss that came out below the constant's bound, by chance, counts as equal to it, so that the limit is never less
+    /// than its `z` standard errors.
     ///
     /// # Errors
     /// [`ParameterError`] unless `0 < confidence < 1`.
     pub fn error_bound(&self, confidence: f64) -> Result<f64, ParameterError> {
-        Ok((self.loss.upper(confidence)? - self.constant_at_least()).max(0.0))
+        let margin = self.loss.upper(confidence)? - self.loss.value;
+        Ok(((self.loss.value - self.constant_at_least()).max(0.0) + margin).max(0.0))
     }
 
     /// `eps_t^2` itself, unbiased (so it may be negative by chance), for a **known** Fisher information `J_t`.
@@ -361,7 +365,7 @@ impl fmt::Display for LossCurve {
             "t", "loss", "std.err.", "constant >=", "eps^2 <=", "denoiser loss", "std.err."
         )?;
         for at in &self.at {
-            let bound = (at.loss.reported_upper() - at.constant_at_least()).max(0.0);
+            let bound = at.error_bound(REPORTED).unwrap_or(f64::NAN);
             let denoiser = at.denoiser_loss();
             write!(
                 f,
