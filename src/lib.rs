@@ -51,6 +51,7 @@ mod math;
 mod matrix;
 pub mod metrics;
 pub mod noise;
+mod parallel;
 pub mod prelude;
 pub mod process;
 mod real;
