@@ -23,7 +23,7 @@ impl Sample {
             return Err(ParameterError::Count {
                 name,
                 given: n as u64,
-                allowed: if least == 2 { "at least 2" } else { "more than the number of neighbours" },
+                allowed: if least == 2 { "at least 2" } else { "at least 2 more than the number of neighbours" },
             });
         }
         let values: Vec<f64> = x.as_slice().iter().map(|v| v.as_f64()).collect();

@@ -35,10 +35,18 @@ def squared(a, b):
 
 
 def entropic(a, b, epsilon):
-    """min <P, C> + epsilon KL(P | a x b), by POT's plan and the primal formula."""
+    """min <P, C> + epsilon KL(P | a x b), by a plan and the primal formula. POT's plan between two samples; between a sample
+    and itself, where alternating steps are slow, that of 2000 averaged steps."""
     n, m = len(a), len(b)
     u, v, c = np.full(n, 1 / n), np.full(m, 1 / m), squared(a, b)
-    p = ot.bregman.sinkhorn_log(u, v, c, epsilon, numItermax=20_000, stopThr=1e-11)
+    if a is b:
+        f = np.zeros(n)
+        for _ in range(2000):
+            f = 0.5 * (f - epsilon * (special.logsumexp((f[None, :] - c) / epsilon, axis=1) - np.log(n)))
+        p = np.exp((f[:, None] + f[None, :] - c) / epsilon) / n**2
+    else:
+        p = ot.bregman.sinkhorn_log(u, v, c, epsilon, numItermax=30_000, stopThr=1e-10)
+    assert abs(p.sum(0) - v).sum() < 1e-7 and abs(p.sum(1) - u).sum() < 1e-7
     return float((p * c).sum() + epsilon * special.rel_entr(p, np.outer(u, v)).sum())
 
 
@@ -74,7 +82,7 @@ def case(n, m, d):
     )
     out["w2_gaussian_jackknife"] = jackknife(bures, a, b)
     out["sinkhorn"] = {
-        str(e): entropic(a, b, e) - 0.5 * entropic(a, a, e) - 0.5 * entropic(b, b, e) for e in (2.0, 0.2, 0.05)
+        str(e): entropic(a, b, e) - 0.5 * entropic(a, a, e) - 0.5 * entropic(b, b, e) for e in (2.0, 0.5, 0.1)
     }
     bandwidth = float(np.median(spatial.distance.pdist(np.vstack([a, b]))))
     gauss = lambda h: lambda x, y: np.exp(-squared(x, y) / (2 * h * h))
