@@ -818,7 +818,14 @@ fn times() {
         std::hint::black_box(f());
         println!("{what}: {:.3} s", start.elapsed().as_secs_f64());
     }
-    for (d, n) in [(2, 1000), (2, 4000), (16, 1000), (16, 4000)] {
+    for (d, n) in [(1, 1000), (2, 1000), (2, 4000), (16, 1000), (16, 4000)] {
+        // one law, and a law of another shape
+        let (a, b) = (normal(d, 0.0, 1.0, n, 1), normal(d, 0.0, 1.0, n, 2));
+        let ring = b.map(|x| x.signum() * (x.abs() + 1.0));
+        time(&format!("exact W2, one law, d = {d}, n = {n}"), || wasserstein2_exact(of(&a), of(&b)).unwrap());
+        time(&format!("exact W2, two shapes, d = {d}, n = {n}"), || wasserstein2_exact(of(&a), of(&ring)).unwrap());
+    }
+    for (d, n) in [(2, 1000), (2, 4000), (16, 4000)] {
         let (a, b) = (normal(d, 0.0, 1.0, n, 1), normal(d, 1.0, 1.0, n, 2));
         let (a, b) = (of(&a), of(&b));
         println!("d = {d}, n = m = {n}");

@@ -5,13 +5,17 @@
 //! ```
 //! The solver is Jonker and Volgenant's (1987): dual prices `v_j` of the columns, first by reductions that find most of the
 //! pairs, then a shortest augmenting path (Dijkstra on reduced costs `c_ij - u_i - v_j >= 0`) for each row that is left.
+//! Rows are charged the Kantorovich potential of the samples' Gaussian fits beforehand. That changes no pairing, and leaves
+//! fewer and shorter paths: without it, a mere shift of the second sample costs hundreds of times the time.
 
 use super::estimate::Estimate;
+use super::gaussian_wasserstein::gaussian_potential;
 use super::pairwise::Blocks;
 use super::sample::{Sample, in_order};
 use crate::batch::BatchView;
 use crate::error::ParameterError;
 use crate::real::Real;
+use crate::simd::{Kernel, dispatch};
 
 /// Chains per sample: the matrix of costs then takes 512 MiB.
 const MOST: usize = 8192;
@@ -62,9 +66,18 @@ pub fn wasserstein2_exact<A: Real, B: Real>(
     }
     let (a, b) = Sample::pair(a, b, 1)?;
     let columns = Blocks::new(&[&b]);
-    let cost = in_order(a.n(), |i| columns.row(a.chain(i)));
-    let best = Assignment::new(&cost);
-    let squared = cost.iter().zip(&best.column).map(|(row, &j)| row[j]).sum::<f64>() / a.n() as f64;
+    let start = gaussian_potential(&a, &b)?;
+    // a constant per row changes no pairing: with the potential of the Gaussian fits the first prices are nearly right
+    let cost = in_order(a.n(), |i| {
+        let mut row = columns.row(a.chain(i));
+        row.iter_mut().for_each(|c| *c -= start[i]);
+        row
+    });
+    let mut best = Assignment::new(&cost);
+    best.row_price.iter_mut().zip(&start).for_each(|(u, start)| *u += start);
+    let squared_distance =
+        |i: usize, j: usize| a.chain(i).iter().zip(b.chain(j)).map(|(x, y)| (x - y) * (x - y)).sum::<f64>();
+    let squared = best.column.iter().enumerate().map(|(i, &j)| squared_distance(i, j)).sum::<f64>() / a.n() as f64;
     let w = Estimate::by_influence(squared, &best.row_price, &best.column_price).root();
     Ok(ExactWasserstein { value: w.value, standard_error: w.standard_error, partner: best.column })
 }
@@ -150,41 +163,33 @@ impl Solver<'_> {
     fn augment(&mut self, free: &[usize]) {
         let n = self.price.len();
         let (mut distance, mut through) = (vec![0.0; n], vec![0; n]);
-        let mut todo: Vec<usize> = Vec::with_capacity(n);
-        let mut reached: Vec<usize> = Vec::with_capacity(n);
+        let mut reached: Vec<(usize, f64)> = Vec::with_capacity(n);
         for &start in free {
-            todo.clear();
-            todo.extend(0..n);
+            distance.fill(f64::INFINITY);
             reached.clear();
-            through.fill(start);
-            for (d, (c, v)) in distance.iter_mut().zip(self.cost[start].iter().zip(&self.price)) {
-                *d = c - v;
-            }
-            let end = loop {
+            let (mut row, mut offset) = (start, 0.0);
+            let (end, length) = loop {
+                let (costs, price) = (&self.cost[row], &self.price[..]);
+                let (distance_to, through) = (&mut distance[..], &mut through[..]);
+                let least = dispatch(Relax { costs, price, offset, row, distance: distance_to, through });
                 // the nearest column; among equals a free one
-                let mut at = 0;
-                for (k, &j) in todo.iter().enumerate() {
-                    let (here, best) = (distance[j], distance[todo[at]]);
-                    if here < best || (here == best && self.row[j] == FREE && self.row[todo[at]] != FREE) {
-                        at = k;
-                    }
-                }
-                let j = todo.swap_remove(at);
+                let mut nearest = (0..n).filter(|&j| distance[j] == least);
+                let first = nearest.next().unwrap_or(0);
+                let j = if self.row[first] == FREE {
+                    first
+                } else {
+                    nearest.find(|&j| self.row[j] == FREE).unwrap_or(first)
+                };
                 if self.row[j] == FREE {
-                    break j;
+                    break (j, least);
                 }
-                reached.push(j);
-                let costs = &self.cost[self.row[j]];
-                let offset = distance[j] - (costs[j] - self.price[j]);
-                for &k in &todo {
-                    let d = (costs[k] - self.price[k]) + offset;
-                    if d < distance[k] {
-                        (distance[k], through[k]) = (d, self.row[j]);
-                    }
-                }
+                reached.push((j, least));
+                distance[j] = DONE;
+                row = self.row[j];
+                offset = least - (self.cost[row][j] - self.price[j]);
             };
-            for &j in &reached {
-                self.price[j] += distance[j] - distance[end];
+            for &(j, distance) in &reached {
+                self.price[j] += distance - length;
             }
             // turn the pairs along the path
             let mut j = end;
@@ -197,6 +202,44 @@ impl Solver<'_> {
                 }
             }
         }
+    }
+}
+
+/// The distance of a column that was reached: nothing is nearer.
+const DONE: f64 = f64::NEG_INFINITY;
+
+/// Dijkstra's step: the ways through a row to all columns. Gives the least distance of those not reached yet.
+struct Relax<'a> {
+    costs: &'a [f64],
+    price: &'a [f64],
+    offset: f64,
+    row: usize,
+    distance: &'a mut [f64],
+    through: &'a mut [usize],
+}
+
+impl Kernel for Relax<'_> {
+    type Output = f64;
+    #[inline(always)]
+    fn run(self) -> f64 {
+        const LANES: usize = 8;
+        let Self { costs, price, offset, row, distance, through } = self;
+        let mut least = [f64::INFINITY; LANES];
+        let columns = costs.chunks(LANES).zip(price.chunks(LANES));
+        for ((costs, price), (distance, through)) in
+            columns.zip(distance.chunks_mut(LANES).zip(through.chunks_mut(LANES)))
+        {
+            let all = costs.iter().zip(price).zip(distance.iter_mut().zip(through)).zip(&mut least);
+            for (((cost, price), (distance, through)), least) in all {
+                let d = (cost - price) + offset;
+                let nearer = d < *distance;
+                *distance = if nearer { d } else { *distance };
+                *through = if nearer { row } else { *through };
+                let open = if *distance == DONE { f64::INFINITY } else { *distance };
+                *least = if open < *least { open } else { *least };
+            }
+        }
+        least.into_iter().fold(f64::INFINITY, f64::min)
     }
 }
 

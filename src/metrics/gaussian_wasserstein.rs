@@ -113,6 +113,18 @@ pub fn gaussian_wasserstein2_to<T: Real>(
     Ok(Estimate::by_influence(between.squared, &between.influence(&x), &[]).root())
 }
 
+/// The Kantorovich potential between the Gaussian fits at the chains of `a`: that of the covariances up to 256 coordinates,
+/// that of the means beyond, where a decomposition would cost more than it saves.
+pub(super) fn gaussian_potential(a: &Sample, b: &Sample) -> Result<Vec<f64>, ParameterError> {
+    if a.dim() <= 256 {
+        return Ok(Between::new(&Fit::of(a)?, &Fit::of(b)?)?.influence(a));
+    }
+    let mean =
+        |s: &Sample| s.chains().fold(DVector::zeros(s.dim()), |m, x| m + DVector::from_column_slice(x) / s.n() as f64);
+    let shift = mean(a) - mean(b);
+    Ok(a.chains().map(|x| 2.0 * x.iter().zip(&shift).map(|(x, s)| x * s).sum::<f64>()).collect())
+}
+
 /// A mean and a factor `L` of the covariance `L L^T`, with its pseudo-inverse.
 struct Fit {
     mean: DVector<f64>,

@@ -60,12 +60,11 @@ impl Bandwidth {
             row
         });
         let mut squared: Vec<f64> = rows.into_iter().flatten().collect();
-        let middle = squared.len() / 2;
-        let (below, &mut upper, _) = squared.select_nth_unstable_by(middle, f64::total_cmp);
+        let pairs = squared.len();
+        let (below, &mut upper, _) = squared.select_nth_unstable_by(pairs / 2, f64::total_cmp);
         // an even number of distances has two in the middle
         let lower = below.iter().fold(0.0_f64, |a, &b| a.max(b));
-        let median =
-            if all.n() * (all.n() - 1) / 2 % 2 == 0 { 0.5 * (lower.sqrt() + upper.sqrt()) } else { upper.sqrt() };
+        let median = if pairs.is_multiple_of(2) { 0.5 * (lower.sqrt() + upper.sqrt()) } else { upper.sqrt() };
         ParameterError::check(
             "the median distance",
             median,
