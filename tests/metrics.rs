@@ -545,7 +545,7 @@ fn every_number_of_threads_gives_the_same_bits() {
         })
         .collect();
     assert!(bits[0] == bits[1] && bits[0] == bits[2]);
-    // the same without rayon: features give the same bits. Changing these is value-breaking.
+    // to compare with a run without rayon
     let digest = bits[0].iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ b).wrapping_mul(0x0100_0000_01b3));
     println!("digest {digest:016x}");
 }

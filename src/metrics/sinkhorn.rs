@@ -73,7 +73,7 @@ impl SinkhornDivergence {
 /// S = OT(a, b) - OT(a, a)/2 - OT(b, b)/2,    OT(a, b) = min over P of sum P_ij |a_i - b_j|^2 + epsilon KL(P | a x b)
 /// ```
 /// Between `W2^2` (epsilon to 0) and the squared distance of the means (epsilon to infinity). Epsilon starts at the largest
-/// cost and falls by factors of 4. O(n m (d + iterations)), on all threads; memory for 2 n m + n^2 + m^2 numbers. Iterations grow
+/// cost and falls by factors of 4. O(n m (d + iterations)), on all threads; memory for 2 n m numbers, or n^2 or m^2 if that is more. Iterations grow
 /// like (largest cost)/epsilon at worst.
 ///
 /// The standard error is that of the delta method: a chain of `a` counts by `f - f_aa`, one of `b` by `g - g_bb`.
