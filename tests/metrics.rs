@@ -603,10 +603,10 @@ fn symmetries() {
 
 // -------------------------------------------------------------------------------------------------------- bad input
 
-type Metric = fn(BatchView<'_, f64>, BatchView<'_, f64>) -> Result<(), ParameterError>;
+type OfTwo = fn(BatchView<'_, f64>, BatchView<'_, f64>) -> Result<(), ParameterError>;
 
 /// Every function of two samples.
-const OF_TWO: [(&str, Metric); 12] = [
+const OF_TWO: [(&str, OfTwo); 12] = [
     ("per coordinate", |a, b| wasserstein2_per_coordinate(a, b).map(drop)),
     ("sliced", |a, b| sliced_wasserstein2(a, b, 3, 1).map(drop)),
     ("Gaussian", |a, b| gaussian_wasserstein2(a, b).map(drop)),
@@ -621,8 +621,10 @@ const OF_TWO: [(&str, Metric); 12] = [
     ("TV", |a, b| total_variation(a, b, 3).map(drop)),
 ];
 
+type OfOne = fn(BatchView<'_, f64>) -> Result<(), ParameterError>;
+
 /// Every function of one sample.
-const OF_ONE: [(&str, fn(BatchView<'_, f64>) -> Result<(), ParameterError>); 8] = [
+const OF_ONE: [(&str, OfOne); 8] = [
     ("halves", |x| floor_of_halves(x, |_, _| Ok(0.0), 2, 1).map(drop)),
     ("moments", |x| moments(x).map(drop)),
     ("KS", |x| kolmogorov_statistic(x, 0, |_| 0.5).map(drop)),

@@ -71,8 +71,8 @@ pub fn energy_distance<A: Real, B: Real>(
 /// ```
 /// use score_diffusion::{metrics::energy_permutation_test, prelude::*};
 /// let (a, b) = (Gaussian::standard(2)?.sample_seeded(200, 1)?, Gaussian::standard(2)?.sample_seeded(150, 2)?);
-/// let test = energy_permutation_test(BatchView::try_from(&a)?, BatchView::try_from(&b)?, 99, 7)?;
-/// assert!(test.p_value > 0.05);
+/// let test = energy_permutation_test(BatchView::try_from(&a)?, BatchView::try_from(&b)?, 999, 7)?;
+/// assert!(test.p_value > 0.001);       // the least there is would be chance once in 1000
 /// # Ok::<(), score_diffusion::ParameterError>(())
 /// ```
 pub fn energy_permutation_test<A: Real, B: Real>(

@@ -34,10 +34,11 @@ use nalgebra::{DMatrix, DVector, SymmetricEigen};
 ///
 /// # Example
 /// ```
-/// use score_diffusion::{metrics::bures_wasserstein2, nalgebra::{dmatrix, dvector}};
+/// use score_diffusion::{metrics::bures_wasserstein2, prelude::*};
 /// // in one dimension: sqrt((m - m')^2 + (s - s')^2)
-/// let w = bures_wasserstein2(&dvector![0.0], &dmatrix![4.0], &dvector![3.0], &dmatrix![36.0])?;
-/// assert_eq!(w, 5.0);
+/// let (p, q) = (Gaussian::isotropic(vec![0.0], 4.0)?, Gaussian::isotropic(vec![3.0], 36.0)?);
+/// let w = bures_wasserstein2(&p.mean(), &p.covariance(), &q.mean(), &q.covariance())?;
+/// assert!((w - 5.0).abs() < 1e-14);
 /// # Ok::<(), score_diffusion::ParameterError>(())
 /// ```
 /// # Source
