@@ -55,7 +55,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     //    much it varies: no sampler can be told from exact below that.
     let w2 = |a: BatchView<f64>, seed| {
         let exact = law.sample_seeded(CHAINS, seed)?;
-        wasserstein2_per_coordinate(a, BatchView::try_from(&exact)?)
+        let distances = wasserstein2_per_coordinate(a, BatchView::try_from(&exact)?)?;
+        Ok::<_, ParameterError>([distances[0].value, distances[1].value])
     };
     println!("W2 to an exact sample, per coordinate; the floor is that of two exact samples");
     println!("exact sample    samples x    samples y      floor x      floor y");

@@ -67,6 +67,20 @@ pub enum ParameterError {
         /// What was found, with the offending number or shapes.
         reason: String,
     },
+    /// An iteration did not reach its tolerance.
+    #[error(
+        "{what} did not converge in {iterations} iterations: its error is {reached:?} where {tolerance:?} was asked for"
+    )]
+    NotConverged {
+        /// What was iterated.
+        what: &'static str,
+        /// Iterations made.
+        iterations: u64,
+        /// The error at the end.
+        reached: f64,
+        /// The error that was asked for.
+        tolerance: f64,
+    },
     /// A saved run does not belong to the sampler it was given to.
     #[error("this run was started by another sampler: its {what} is {given}, the sampler's is {expected}")]
     ForeignRun {

@@ -77,3 +77,6 @@ struct Design;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/conventions.md")]
 struct Conventions;
+#[cfg(doctest)]
+#[doc = include_str!("../docs/distances.md")]
+struct Distances;

@@ -731,28 +731,28 @@ fn batches_noise_and_metrics() -> Vec<Case> {
         c,
         "W2 of batches of two heights",
         Parameter(Shape { .. }),
-        ["the second batch has 1 coordinates per chain where 2"],
+        ["the second sample has 1 coordinates per chain where 2"],
         wasserstein2_per_coordinate(view(&[0.0; 2], 2), view(&[0.0; 2], 1))
     );
     refuse!(
         c,
-        "W2 of batches of two lengths",
-        Parameter(Shape { .. }),
-        ["the second batch has 2 chains where 1"],
-        wasserstein2_per_coordinate(view(&[0.0; 1], 1), view(&[0.0; 2], 1))
+        "W2 to nothing",
+        Parameter(Count { .. }),
+        ["the second sample is 0"],
+        wasserstein2_per_coordinate(view(&[0.0; 1], 1), view(&[], 1))
     );
     refuse!(
         c,
         "W2 of nothing",
         Parameter(Count { .. }),
-        ["the sample is 0"],
+        ["the first sample is 0"],
         wasserstein2_per_coordinate(view(&[], 1), view(&[], 1))
     );
     refuse!(
         c,
         "W2 with an infinity",
         Parameter(ElementOutOfRange { .. }),
-        ["the sample[0] is inf"],
+        ["the second sample[0] is inf"],
         wasserstein2_per_coordinate(view(&[0.0], 1), view(&[INF], 1))
     );
     refuse!(c, "KS of a coordinate that is none", Parameter(Count { .. }), ["the coordinate is 2", "below the batch's dim"], kolmogorov_statistic(view(&[0.0; 2], 2), 2, |u| u), twin kolmogorov_statistic(view(&[0.0; 2], 2), 1, |u| u));

@@ -1,6 +1,6 @@
 //! [`CorrectorConvergence`]: whether the corrector's chains have arrived.
 
-use super::affine_chain::{Scorer, Tile, tile_size};
+use super::affine_program::{Scorer, Tile, tile_size};
 use super::run_error::RunCertificateError;
 use crate::batch::BatchView;
 use crate::compose::PredictorCorrector;

@@ -1,9 +1,9 @@
 //! [`CouplingCertificate`]: the same chains on the same Brownian path with `N`, `2N` and `4N` steps.
 
-use super::affine_chain::{
-    AffineChain, Culprit, Halt, Place, Scorer, Tile, all_or_first, apply, brownian_weights, tile_size,
+use super::affine_program::{
+    AffineProgram, Culprit, Halt, Place, Scorer, Tile, all_or_first, apply, brownian_weights, tile_size,
 };
-use super::estimate::{Estimate, REPORTED};
+use super::monte_carlo_mean::{MonteCarloMean, REPORTED};
 use super::run_error::RunCertificateError;
 use crate::batch::{Batch, view_of};
 use crate::compose::{PredictorCorrector, ReverseSolver, Schedule};
@@ -179,9 +179,9 @@ where
     C: Corrector<S::Scalar> + Refine,
 {
     let chains = [
-        AffineChain::of(sampler)?,
-        AffineChain::of(&refined(sampler, 2, midpoint)?)?,
-        AffineChain::of(&refined(sampler, 4, midpoint)?)?,
+        AffineProgram::of(sampler)?,
+        AffineProgram::of(&refined(sampler, 2, midpoint)?)?,
+        AffineProgram::of(&refined(sampler, 4, midpoint)?)?,
     ];
     let run = sampler.start(0..n_chains as u64, seed)?;
     let (dim, start) = (sampler.dim(), run.states().to_batch());
@@ -203,7 +203,7 @@ where
 
 /// The three chains of one tile: level `l` makes `2^l` steps where level 0 makes one.
 struct Coupled<'a, T: Real> {
-    chains: &'a [AffineChain; 3],
+    chains: &'a [AffineProgram; 3],
     scorer: Scorer<'a, T>,
     field: NoiseField,
     tile: Tile,
@@ -217,7 +217,7 @@ struct Coupled<'a, T: Real> {
 
 impl<'a, T: Real> Coupled<'a, T> {
     fn new<S: ScoreModel<Scalar = T>>(
-        chains: &'a [AffineChain; 3],
+        chains: &'a [AffineProgram; 3],
         model: &'a S,
         field: NoiseField,
         tile: Tile,
@@ -360,8 +360,8 @@ impl<'a, T: Real> Coupled<'a, T> {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct CouplingCertificate {
     steps: usize,
-    squares: [Estimate; 2],
-    order: Option<Estimate>,
+    squares: [MonteCarloMean; 2],
+    order: Option<MonteCarloMean>,
     seed: u64,
 }
 
@@ -405,13 +405,13 @@ impl CouplingCertificate {
         at_least_two(n_chains)?;
         let batches = coupled_chains(sampler, midpoint, n_chains, seed)?;
         let squares = [squared_distances(&batches[0], &batches[1]), squared_distances(&batches[1], &batches[2])];
-        let [a, b] = [Estimate::of(&squares[0]), Estimate::of(&squares[1])];
+        let [a, b] = [MonteCarloMean::of(&squares[0]), MonteCarloMean::of(&squares[1])];
         // (1/2) log2 of a ratio of means: each chain's influence on it, to first order
         let order = (a.value > 0.0 && b.value > 0.0).then(|| {
             let influence: Vec<f64> =
                 squares[0].iter().zip(&squares[1]).map(|(x, y)| x / a.value - y / b.value).collect();
             let scale = 0.5 / std::f64::consts::LN_2;
-            Estimate { value: scale * ln(a.value / b.value), ..Estimate::of(&influence).times(scale) }
+            MonteCarloMean { value: scale * ln(a.value / b.value), ..MonteCarloMean::of(&influence).times(scale) }
         });
         Ok(Self { steps: sampler.grid().n_steps(), squares: [a, b], order, seed })
     }
@@ -433,7 +433,7 @@ impl CouplingCertificate {
     /// # Panics
     /// If `pair` is above 1.
     #[must_use]
-    pub fn mean_square(&self, pair: usize) -> Estimate {
+    pub fn mean_square(&self, pair: usize) -> MonteCarloMean {
         self.squares[pair]
     }
 
@@ -457,7 +457,7 @@ impl CouplingCertificate {
     /// If `pair` is above 1.
     #[must_use]
     pub fn effective_chains(&self, pair: usize) -> f64 {
-        let Estimate { value, standard_error, n } = self.squares[pair];
+        let MonteCarloMean { value, standard_error, n } = self.squares[pair];
         let n = n as f64;
         // sum D^4 / n = mean^2 + (n - 1) se^2
         if value == 0.0 { n } else { n / (1.0 + (n - 1.0) * (standard_error / value) * (standard_error / value)) }
@@ -493,7 +493,7 @@ impl CouplingCertificate {
     /// The observed strong order, `log2(RMS(N, 2N)/RMS(2N, 4N))`; its standard error is by the delta method. `None` if a
     /// distance is 0: then the step size does not matter.
     #[must_use]
-    pub fn order(&self) -> Option<Estimate> {
+    pub fn order(&self) -> Option<MonteCarloMean> {
         self.order
     }
 

@@ -1,7 +1,7 @@
 //! [`DenoisingLoss`]: the score's loss from data, as a function of time.
 
-use super::affine_chain::{Culprit, Scorer, Tile, tile_size};
-use super::estimate::{Estimate, REPORTED};
+use super::affine_program::{Culprit, Scorer, Tile, tile_size};
+use super::monte_carlo_mean::{MonteCarloMean, REPORTED};
 use super::run_error::RunCertificateError;
 use crate::batch::BatchView;
 use crate::error::ParameterError;
@@ -207,14 +207,14 @@ struct Point {
 ///
 /// The coefficient for even points is fitted on odd ones and the other way round. It is then independent of the control it
 /// multiplies, whose mean is 0, so nothing is added in expectation.
-fn controlled_mean(points: &[Point]) -> (Estimate, Estimate, f64) {
-    let plain = Estimate::of(&points.iter().map(|p| p.loss).collect::<Vec<_>>());
+fn controlled_mean(points: &[Point]) -> (MonteCarloMean, MonteCarloMean, f64) {
+    let plain = MonteCarloMean::of(&points.iter().map(|p| p.loss).collect::<Vec<_>>());
     let coefficients = [1, 0].map(|other| {
         let half: Vec<Point> = points.iter().skip(other).step_by(2).copied().collect();
         slope(&half)
     });
     let controlled = points.iter().enumerate().map(|(i, p)| p.loss - coefficients[i % 2] * p.control);
-    let controlled = Estimate::of(&controlled.collect::<Vec<_>>());
+    let controlled = MonteCarloMean::of(&controlled.collect::<Vec<_>>());
     (controlled, plain, 0.5 * (coefficients[0] + coefficients[1]))
 }
 
@@ -267,8 +267,8 @@ pub struct LossAtTime {
     time: f64,
     at: Transition,
     dim: usize,
-    loss: Estimate,
-    plain: Estimate,
+    loss: MonteCarloMean,
+    plain: MonteCarloMean,
     control: f64,
     component_variance: f64,
 }
@@ -288,13 +288,13 @@ impl LossAtTime {
 
     /// `E ||s(t, X_t) + xi/sigma_t||^2`, in the score's unit squared; `n` is the number of data points.
     #[must_use]
-    pub fn loss(&self) -> Estimate {
+    pub fn loss(&self) -> MonteCarloMean {
         self.loss
     }
 
     /// The same without the control variate.
     #[must_use]
-    pub fn plain_loss(&self) -> Estimate {
+    pub fn plain_loss(&self) -> MonteCarloMean {
         self.plain
     }
 
@@ -306,7 +306,7 @@ impl LossAtTime {
 
     /// `E ||X_0 - D(t, X_t)||^2 = (sigma_t^4/alpha_t^2) loss`, in the data's unit squared.
     #[must_use]
-    pub fn denoiser_loss(&self) -> Estimate {
+    pub fn denoiser_loss(&self) -> MonteCarloMean {
         self.loss.times(self.at.variance / self.at.snr())
     }
 
@@ -344,13 +344,13 @@ impl LossAtTime {
     ///
     /// # Errors
     /// [`ParameterError`] unless `J_t` lies between 0 and its upper bound (up to rounding).
-    pub fn excess(&self, fisher_information: f64) -> Result<Estimate, ParameterError> {
+    pub fn excess(&self, fisher_information: f64) -> Result<MonteCarloMean, ParameterError> {
         let most = self.fisher_information_at_most() * (1.0 + 1e-9);
         let ok = (0.0..=most).contains(&fisher_information);
         let allowed = "between 0 and its upper bound d / (alpha^2 tau^2 + sigma^2)";
         ParameterError::check("fisher_information", fisher_information, ok, allowed)?;
         let constant = self.dim as f64 / self.at.variance - fisher_information;
-        Ok(Estimate { value: self.loss.value - constant, ..self.loss })
+        Ok(MonteCarloMean { value: self.loss.value - constant, ..self.loss })
     }
 }
 

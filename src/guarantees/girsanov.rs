@@ -1,10 +1,10 @@
 //! [`GirsanovCertificate`]: the path-space KL between a discrete sampler and the reverse SDE of the same score.
 
-use super::affine_chain::{
-    AffineChain, Culprit, Halt, Place, Scorer, Tile, all_or_first, apply, brownian_weights, tile_size,
+use super::affine_program::{
+    AffineProgram, Culprit, Halt, Place, Scorer, Tile, all_or_first, apply, brownian_weights, tile_size,
 };
 use super::coupling::at_least_two;
-use super::estimate::{Estimate, REPORTED};
+use super::monte_carlo_mean::{MonteCarloMean, REPORTED};
 use super::run_error::RunCertificateError;
 use crate::batch::Batch;
 use crate::compose::PredictorCorrector;
@@ -212,7 +212,7 @@ impl<T: Real, P: FrozenDrift<T> + ?Sized> FrozenDrift<T> for &P {
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GirsanovCertificate<T: Real> {
-    path_kl: Estimate,
+    path_kl: MonteCarloMean,
     per_step: Vec<f64>,
     nfe: u64,
     seed: u64,
@@ -242,7 +242,7 @@ impl<T: Real> GirsanovCertificate<T> {
         for over in sampler.grid().intervals() {
             predictor.held_score(process, over).map_err(|reason| no_path_kl::<T, P>(predictor, reason))?;
         }
-        let chain = AffineChain::of(sampler)?;
+        let chain = AffineProgram::of(sampler)?;
         let run = sampler.start(0..n_chains as u64, seed)?;
         let (dim, start) = (sampler.dim(), run.states().to_batch());
         let size = tile_size(sampler.score());
@@ -262,7 +262,7 @@ impl<T: Real> GirsanovCertificate<T> {
             }
         }
         Ok(Self {
-            path_kl: Estimate::of(&costs),
+            path_kl: MonteCarloMean::of(&costs),
             per_step,
             nfe: sampler.nfe() + chain.n_steps() as u64,
             seed,
@@ -272,7 +272,7 @@ impl<T: Real> GirsanovCertificate<T> {
 
     /// The path-space KL in nats: an unbiased estimate, with its standard error over chains.
     #[must_use]
-    pub fn path_kl(&self) -> Estimate {
+    pub fn path_kl(&self) -> MonteCarloMean {
         self.path_kl
     }
 
@@ -347,7 +347,7 @@ const INSIDE: u64 = 0x6769_7273_616e;
 
 /// A tile's chains on their way.
 struct Walk<'a, T: Real, P> {
-    chain: &'a AffineChain,
+    chain: &'a AffineProgram,
     process: &'a dyn ForwardProcess,
     predictor: &'a P,
     scorer: Scorer<'a, T>,
@@ -378,7 +378,7 @@ struct Moment {
 
 impl<'a, T: Real, P: FrozenDrift<T>> Walk<'a, T, P> {
     fn new<S: ScoreModel<Scalar = T>>(
-        chain: &'a AffineChain,
+        chain: &'a AffineProgram,
         process: &'a dyn ForwardProcess,
         predictor: &'a P,
         model: &'a S,

@@ -28,12 +28,12 @@ mod certified;
 mod design;
 mod plan;
 // from a run
-mod affine_chain;
+mod affine_program;
 mod convergence;
 mod coupling;
 mod denoising_loss;
-mod estimate;
 mod girsanov;
+mod monte_carlo_mean;
 mod run_error;
 
 pub use bound::{Metric, Source};
@@ -44,9 +44,9 @@ pub use coupling::{CouplingCertificate, Midpoint, Refine, coupled_chains, refine
 pub use data::{DataConstants, MarginalConstants, Tail};
 pub use denoising_loss::{DenoisingLoss, LossAtTime, LossCurve};
 pub use design::{Design, PlannedSampler};
-pub use estimate::Estimate;
 pub use girsanov::{Clock, FrozenDrift, GirsanovCertificate, HeldScore};
 pub use mmse::MmseCurve;
+pub use monte_carlo_mean::MonteCarloMean;
 pub use plan::{Plan, PlanError, Target};
 pub use provenance::{CONFIDENCE_Z, Known, Provenance};
 pub use reverse_bound::{Held, Route};

@@ -1,6 +1,7 @@
 //! The Kolmogorov-Smirnov statistic of a sample against a distribution function.
 
-use super::wasserstein::sorted_coordinate;
+use super::sample::Sample;
+use super::wasserstein::{check_coordinate, sorted};
 use crate::batch::BatchView;
 use crate::error::ParameterError;
 use crate::math::portable::{exp, ln};
@@ -27,14 +28,12 @@ pub fn kolmogorov_statistic<T: Real>(
     i: usize,
     cdf: impl Fn(f64) -> f64,
 ) -> Result<f64, ParameterError> {
-    if i >= x.dim() {
-        return Err(ParameterError::Count {
-            name: "the coordinate",
-            given: i as u64,
-            allowed: "below the batch's dim",
-        });
-    }
-    let values = sorted_coordinate(x, i)?;
+    check_coordinate(i, x.dim())?;
+    statistic(&sorted(Sample::new("the sample", x, 1)?.coordinate(i)), cdf)
+}
+
+/// `sqrt(n) D` of sorted values.
+pub(super) fn statistic(values: &[f64], cdf: impl Fn(f64) -> f64) -> Result<f64, ParameterError> {
     let n = values.len() as f64;
     let mut d = 0.0_f64;
     for (j, &v) in values.iter().enumerate() {

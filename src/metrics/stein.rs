@@ -1,5 +1,6 @@
 //! Kernel Stein discrepancy: how far a sample is from the law that a score belongs to, without a sample of that law.
 
+use super::mmd::Bandwidth;
 use crate::batch::BatchView;
 use crate::error::ParameterError;
 use crate::noise::{NoiseField, Phase, Stream};
@@ -7,19 +8,6 @@ use crate::parallel::in_order;
 use crate::real::Real;
 use crate::simd::{Kernel, dispatch};
 use std::fmt;
-
-/// The length scale `c` of the kernel `(c^2 + ||x - y||^2)^(-1/2)`, in the unit of the states.
-/// [`kernel_stein_discrepancy`] has an example.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum Bandwidth {
-    /// The median distance of two chains among the first 512.
-    #[default]
-    Median,
-    /// The caller's own, finite and positive.
-    Given(f64),
-}
 
 /// The kernel Stein discrepancy of a sample to a law with a known score.
 ///

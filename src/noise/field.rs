@@ -27,6 +27,8 @@ pub enum Phase {
     Corrector,
     /// Samples of a law (see [`Law`](crate::law::Law)).
     Law,
+    /// Directions, permutations and repetitions of [`metrics`](crate::metrics).
+    Metric,
     /// For users: never drawn from by this crate.
     User,
 }
@@ -39,6 +41,7 @@ impl Phase {
             Phase::Predictor => 1,
             Phase::Corrector => 2,
             Phase::Law => 3,
+            Phase::Metric => 8,
             Phase::User => 127,
         }
     }

@@ -85,6 +85,7 @@ pub fn philox_words(rounds: u32, plane: u32, at: At, chain: u64, quad: u64) -> [
         Phase::Predictor => 1,
         Phase::Corrector => 2,
         Phase::Law => 3,
+        Phase::Metric => 8,
         Phase::User => 127,
         _ => panic!("a new phase"),
     };

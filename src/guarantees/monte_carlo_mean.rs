@@ -1,4 +1,4 @@
-//! [`Estimate`]: a Monte Carlo mean with its standard error.
+//! [`MonteCarloMean`]: a Monte Carlo mean with its standard error.
 
 use crate::error::ParameterError;
 use crate::math::portable::erfc;
@@ -15,15 +15,15 @@ pub(super) const REPORTED: f64 = 0.95;
 ///
 /// # Example
 /// ```
-/// use score_diffusion::guarantees::Estimate;
-/// let e = Estimate { value: 2.0, standard_error: 0.1, n: 500 };
+/// use score_diffusion::guarantees::MonteCarloMean;
+/// let e = MonteCarloMean { value: 2.0, standard_error: 0.1, n: 500 };
 /// assert!((e.upper(0.975)? - 2.195_996).abs() < 1e-6);
 /// assert_eq!(e.interval(0.95)?.1, e.upper(0.975)?);
 /// # Ok::<(), score_diffusion::ParameterError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Estimate {
+pub struct MonteCarloMean {
     /// The mean of the replicates.
     pub value: f64,
     /// Their standard deviation (with `n - 1`) over `sqrt(n)`. Infinite for a single replicate, which tells nothing.
@@ -32,7 +32,7 @@ pub struct Estimate {
     pub n: u64,
 }
 
-impl Estimate {
+impl MonteCarloMean {
     /// The mean of these replicates, by two passes in their order.
     pub(super) fn of(replicates: &[f64]) -> Self {
         let n = replicates.len() as f64;
@@ -78,7 +78,7 @@ impl Estimate {
     }
 }
 
-impl fmt::Display for Estimate {
+impl fmt::Display for MonteCarloMean {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.4e} (standard error {:.1e}, n = {})", self.value, self.standard_error, self.n)
     }
@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn a_mean_of_few() {
-        let e = Estimate::of(&[1.0, 2.0, 3.0]);
+        let e = MonteCarloMean::of(&[1.0, 2.0, 3.0]);
         assert_eq!((e.value, e.n), (2.0, 3));
         assert!((e.standard_error - (1.0_f64 / 3.0).sqrt()).abs() < 1e-15);
-        assert_eq!(Estimate::of(&[1.0]).standard_error, f64::INFINITY);
+        assert_eq!(MonteCarloMean::of(&[1.0]).standard_error, f64::INFINITY);
     }
 }

@@ -12,7 +12,7 @@ use crate::score::ScoreModel;
 
 /// A sampler taken apart: at each node its corrector steps, then the predictor's step to the next node, at the end the
 /// denoising step.
-pub(super) struct AffineChain {
+pub(super) struct AffineProgram {
     /// The times of the nodes.
     pub times: Vec<f64>,
     /// Corrector steps at each node.
@@ -27,7 +27,7 @@ pub(super) struct AffineChain {
     predictor_vectors: u64,
 }
 
-impl AffineChain {
+impl AffineProgram {
     /// Takes a sampler apart.
     pub fn of<S, F, P, C>(sampler: &PredictorCorrector<S, F, P, C>) -> Result<Self, RunCertificateError>
     where
