@@ -1,5 +1,6 @@
 //! Certificates against truths, plans as run, and what is refused.
 
+#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 #![allow(dead_code, reason = "the laboratory serves other readers, too")]
 
 #[path = "../examples/support/described.rs"]
