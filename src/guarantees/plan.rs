@@ -283,11 +283,10 @@ impl<'a> Search<'a> {
             Target::Wasserstein2 => 0.01 * size.min(1.0),
         };
         let (longest, spread) = (early_stop * 1.5, 0.1);
-        let starts = if self.corrector {
-            vec![(2.0, 0.1, 1.0), (20.0, 0.3, 1.0), (300.0, 0.6, 1.0), (300.0, 0.6, 0.0)]
-        } else {
-            vec![(300.0, 1.0, 1.0), (1e5, 1.0, 1.0), (1e5, 1.0, 0.0)]
-        };
+        let mut starts = vec![(300.0, 0.6, 1.0), (300.0, 0.6, 0.0), (1e5, 1.0, 1.0), (1e5, 1.0, 0.0), (20.0, 0.3, 1.0)];
+        if self.corrector {
+            starts.extend([(2.0, 0.1, 1.0), (20.0, 0.3, 0.0)]);
+        }
         let shape = |(c, corrector_step, concentration): (f64, f64, f64)| {
             let horizon = (0.5 * ln_1p(c * size)).max(longest);
             Shape { horizon, corrector_step, early_stop, concentration, spread }
@@ -423,23 +422,29 @@ impl<'a> Search<'a> {
         candidate
     }
 
-    /// Coordinate search from the best start.
+    /// Coordinate search from the best starts; the best end.
     fn descend(&self, starts: &[Shape], value: impl Fn(Shape) -> Option<(f64, Counts)>) -> Option<(Shape, Counts)> {
-        let mut best: Option<(f64, Shape, Counts)> = None;
-        for &start in starts {
-            let Some((v, c)) = value(start) else { continue };
-            if best.as_ref().is_none_or(|b| v < b.0) {
-                best = Some((v, start, c));
-            }
-        }
-        let (mut least, mut shape, mut counts) = best?;
-        // the large factor once more at the end: plans are to be local optima at that scale
-        for factor in [1.6, 1.25, 1.1, 1.03, 1.25] {
+        const TRIED: usize = 3;
+        let valued = |&start: &Shape| value(start).map(|(v, counts)| (v, start, counts));
+        let mut begins: Vec<_> = starts.iter().filter_map(valued).collect();
+        begins.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let ends = begins.into_iter().take(TRIED).map(|begin| self.descend_from(begin, &value));
+        let best = ends.reduce(|a, b| if b.0 < a.0 { b } else { a })?;
+        Some((best.1, best.2))
+    }
+
+    /// Coordinates in turn, by smaller and smaller factors.
+    fn descend_from(
+        &self,
+        (mut least, mut shape, mut counts): (f64, Shape, Counts),
+        value: &impl Fn(Shape) -> Option<(f64, Counts)>,
+    ) -> (f64, Shape, Counts) {
+        for factor in [1.6, 1.25, 1.1, 1.03] {
             loop {
                 let mut moved = false;
                 for axis in 0..5 {
-                    for up in [true, false] {
-                        while let Some(next) = self.step(shape, axis, if up { factor } else { 1.0 / factor }) {
+                    for by in [factor, 1.0 / factor] {
+                        while let Some(next) = self.step(shape, axis, by) {
                             let Some((v, c)) = value(next) else { break };
                             // gains below a thousandth are not worth another round
                             if v >= least * (1.0 - 1e-3) {
@@ -454,7 +459,7 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        Some((shape, counts))
+        (least, shape, counts)
     }
 
     /// Ends where no coordinate can be changed by a factor of 1.25 for fewer evaluations, counted to the last step.
