@@ -165,6 +165,8 @@ pub(crate) struct StepSetting {
 pub struct StepContext<'a, T: Real> {
     process: &'a dyn ForwardProcess,
     model: &'a dyn ScoreModel<Scalar = T>,
+    /// A time, and what the model prepared for it.
+    prepared: Option<(f64, &'a [T])>,
     workspace: &'a mut Workspace<T>,
     setting: StepSetting,
     evaluations: u64,
@@ -175,10 +177,11 @@ impl<'a, T: Real> StepContext<'a, T> {
     pub(crate) fn new(
         process: &'a dyn ForwardProcess,
         model: &'a dyn ScoreModel<Scalar = T>,
+        prepared: Option<(f64, &'a [T])>,
         workspace: &'a mut Workspace<T>,
         setting: StepSetting,
     ) -> Self {
-        Self { process, model, workspace, setting, evaluations: 0, finite: false }
+        Self { process, model, prepared, workspace, setting, evaluations: 0, finite: false }
     }
 
     /// Chain-evaluations of the score so far in this step.
@@ -222,7 +225,14 @@ impl<'a, T: Real> StepContext<'a, T> {
         };
         let (x, mut out) = (x.starting_at(first), out.starting_at(first));
         self.evaluations += x.n_chains() as u64;
-        match self.model.score_into(t, x, out.reborrow(), &mut self.workspace.model) {
+        let scratch = &mut self.workspace.model[..];
+        let scored = match self.prepared {
+            Some((at, prepared)) if at.to_bits() == t.to_bits() => {
+                self.model.score_prepared_into(t, prepared, x, out.reborrow(), scratch)
+            }
+            _ => self.model.score_into(t, x, out.reborrow(), scratch),
+        };
+        match scored {
             Ok(()) => return true,
             // only the model's own failure can be one chain's fault
             Err(ScoreError::Model(_)) => self.ask_one_by_one(t, x, out),
