@@ -102,9 +102,8 @@ impl<T: Real> Engine<'_, T> {
             // failed chains ride along; they do not count
             let live = n - parked.len() as u64;
             result.evaluations.add(place.kind, if live == n { evaluations } else { evaluations * live / n });
-            let bad = ws.take_bad();
-            if bad.is_some() || !(finite || dispatch(AllFinite(x.as_slice()))) {
-                self.sort_out(step, place, x.reborrow(), bad.unwrap_or_default(), &mut parked, &mut result.failures);
+            if ws.has_bad() || !(finite || dispatch(AllFinite(x.as_slice()))) {
+                self.sort_out(step, place, x.reborrow(), ws.take_bad(), &mut parked, &mut result.failures);
                 shelter(x.reborrow(), &parked);
             }
             place = self.program.after(place);

@@ -41,9 +41,11 @@ impl<T: Real> Prepared<T> {
         if !self.nodes.contains(&first) {
             let last = program.place(steps.end - 1).node;
             let count = (ROOM / len.saturating_mul(size_of::<T>())).clamp(1, last - first + 1);
-            self.numbers.resize(count * len, T::default());
+            if self.numbers.len() < count * len {
+                self.numbers = vec![T::default(); count * len];
+            }
             (self.nodes, self.len) = (first..first, len);
-            for (&t, numbers) in grid.nodes()[first..].iter().zip(self.numbers.chunks_exact_mut(len)) {
+            for (&t, numbers) in grid.nodes()[first..].iter().zip(self.numbers.chunks_exact_mut(len)).take(count) {
                 if model.prepare(t, numbers).is_err() {
                     break;
                 }

@@ -63,6 +63,10 @@ pub(super) struct Components {
     least_variance: f64,
     /// For few coordinates, else empty: what stands above, in the rows that [`PrepareFew`] reads.
     rows: Vec<[f64; WIDTH]>,
+    /// Elements of the constants of one time.
+    pub prepared_len: usize,
+    /// Elements of one block of lanes.
+    room_len: usize,
 }
 
 /// How scores and logits are computed at a time: see the head of this file.
@@ -155,6 +159,15 @@ impl Components {
                 row(&|k| log_weights[k], f64::NEG_INFINITY);
             }
         }
+        let (d, n) = (dim, weights.len());
+        let (prepared_len, room_len) = if n == 1 && shape != Shape::Full {
+            (2 * d, 0)
+        } else if !rows.is_empty() {
+            (1 + d + rows.len() * WIDTH, n * LANES)
+        } else {
+            let whitened = if shape == Shape::Full { d + n * d } else { 0 };
+            (1 + d + n * d + variances.len() + n + bases.len(), (2 * d + n + whitened) * LANES)
+        };
         Self {
             dim,
             shape,
@@ -170,6 +183,8 @@ impl Components {
             largest_square,
             least_variance,
             rows,
+            prepared_len,
+            room_len,
         }
     }
 
@@ -363,35 +378,9 @@ impl Components {
         self.len() == 1 && self.shape != Shape::Full
     }
 
-    /// Elements of the constants of one time.
-    pub fn prepared_len(&self) -> usize {
-        let (d, n) = (self.dim, self.len());
-        if self.is_linear() {
-            2 * d
-        } else if !self.rows.is_empty() {
-            1 + d + self.rows.len() * WIDTH
-        } else {
-            1 + d + n * d + self.variances.len() + n + self.bases.len()
-        }
-    }
-
-    /// Elements of one block of lanes.
-    fn room_len(&self) -> usize {
-        let (d, n) = (self.dim, self.len());
-        if self.is_linear() {
-            0
-        } else if !self.rows.is_empty() {
-            n * LANES
-        } else if self.shape == Shape::Full {
-            (3 * d + n + n * d) * LANES
-        } else {
-            (2 * d + n) * LANES
-        }
-    }
-
     /// Elements that a score needs without constants, or with them.
     pub fn scratch_len(&self) -> usize {
-        self.prepared_len() + self.room_len()
+        self.prepared_len + self.room_len
     }
 
     /// Writes the constants of a time, at which there is a density.
@@ -474,7 +463,7 @@ impl Components {
     ) {
         let Ok(origin) = origin.try_into() else { unreachable!("the origin has D coordinates") };
         let (dots, from) = (form == Form::Dots, &self.rows[..]);
-        dispatch(PrepareFew::<T, D> { scale: at.scale, variance: at.variance, dots, lost, origin, from, to });
+        dispatch(PrepareFew::<T, D> { at, equal: self.equal, dots, lost, origin, from, to });
     }
 
     /// `log2(w_k / sqrt(det C_k))`, relative to the first component so that T need not hold the determinant.
@@ -567,7 +556,7 @@ impl Components {
         mut out: BatchViewMut<'_, T>,
         scratch: &mut [T],
     ) {
-        let (prepared, room) = scratch.split_at_mut(self.prepared_len());
+        let (prepared, room) = scratch.split_at_mut(self.prepared_len);
         self.prepare(at, prepared);
         if !self.prepared_score_into(prepared, x.as_slice(), out.as_mut_slice(), room) {
             for (j, x) in x.chains().enumerate() {

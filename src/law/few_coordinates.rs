@@ -8,6 +8,7 @@
 #![allow(clippy::needless_range_loop, reason = "every statement stands for all lanes, so all are indexed alike")]
 
 use super::lanes::{LANES, Lane, note_overflow, overflowed, product_or_square, raise, rate};
+use crate::process::Transition;
 use crate::real::Real;
 use crate::simd::Kernel;
 
@@ -57,8 +58,9 @@ impl<'a, T, const D: usize> Group<'a, T, D> {
 /// Writes the rows of [`Few`] from those of [`Components`](super::components::Components), which have means for centres,
 /// then variances, squares and log weights.
 pub(super) struct PrepareFew<'a, T, const D: usize> {
-    pub scale: f64,
-    pub variance: f64,
+    pub at: Transition,
+    /// Whether all variances are one.
+    pub equal: bool,
     pub dots: bool,
     /// What the logits of products lose, in multiples of the squares.
     pub lost: f64,
@@ -71,21 +73,27 @@ impl<T: Real, const D: usize> Kernel for PrepareFew<'_, T, D> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let origin = self.origin.map(T::as_f64);
-        let groups = self.from.chunks_exact(rows_of_group(D)).zip(self.to.chunks_exact_mut(rows_of_group(D)));
-        for (from, to) in groups {
+        let Self { at, equal, dots, lost, origin, from, to } = self;
+        let precision_of = |v: f64| T::of(1.0 / (at.scale * at.scale * v + at.variance));
+        let one = precision_of(from[D][0]);
+        let one_rate = rate(dots, one);
+        for (from, to) in from.chunks_exact(rows_of_group(D)).zip(to.chunks_exact_mut(rows_of_group(D))) {
             for i in 0..D {
+                let o = origin[i].as_f64();
                 for l in 0..WIDTH {
-                    to[i][l] = T::of(self.scale * from[i][l] - origin[i]);
+                    to[i][l] = T::of(at.scale * from[i][l] - o);
+                }
+            }
+            if equal {
+                (to[D], to[D + 1]) = ([one; WIDTH], [one_rate; WIDTH]);
+            } else {
+                for l in 0..WIDTH {
+                    let precision = precision_of(from[D][l]);
+                    (to[D][l], to[D + 1][l]) = (precision, rate(dots, precision));
                 }
             }
             for l in 0..WIDTH {
-                let precision = T::of(1.0 / (self.scale * self.scale * from[D][l] + self.variance));
-                to[D][l] = precision;
-                to[D + 1][l] = rate(self.dots, precision);
-            }
-            for l in 0..WIDTH {
-                to[D + 2][l] = T::of(from[D + 2][l] - self.lost * from[D + 1][l]);
+                to[D + 2][l] = T::of(from[D + 2][l] - lost * from[D + 1][l]);
             }
         }
     }

@@ -109,15 +109,19 @@ impl<T: Real> Workspace<T> {
         self.bad.clear();
     }
 
+    /// Whether some scores could not be used since the last [`take_bad`](Self::take_bad).
+    #[inline]
+    pub(crate) fn has_bad(&self) -> bool {
+        !self.bad.is_empty()
+    }
+
     /// The chains (by column, in order) whose scores could not be used since the last call.
-    pub(crate) fn take_bad(&mut self) -> Option<Vec<(usize, BadScore)>> {
-        if self.bad.is_empty() {
-            return None;
-        }
+    #[cold]
+    pub(crate) fn take_bad(&mut self) -> Vec<(usize, BadScore)> {
         let mut bad = std::mem::take(&mut self.bad);
         bad.sort_by_key(|b| b.0);
         bad.dedup_by_key(|b| b.0);
-        Some(bad)
+        bad
     }
 }
 
@@ -219,12 +223,13 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// As `score_into`, but scores may come out that are not finite. False if the call failed; then they were seen to.
     fn score_unchecked(&mut self, t: f64, x: &[T], out: &mut [T]) -> bool {
         assert_eq!(x.len(), out.len(), "a step scored slices of two lengths");
-        let first = self.workspace.noise.first_chain();
-        let (Ok(x), Ok(out)) = (BatchView::new(x, self.dim()), BatchViewMut::new(out, self.dim())) else {
-            panic!("a step scored {} elements, which are no chains of dimension {}", x.len(), self.dim())
-        };
-        let (x, mut out) = (x.starting_at(first), out.starting_at(first));
-        self.evaluations += x.n_chains() as u64;
+        let noise = &self.workspace.noise;
+        let (dim, first) = (noise.dim(), noise.first_chain());
+        // the whole tile as a rule, which spares a division
+        let n = if x.len() == dim * noise.n_chains() { noise.n_chains() } else { x.len() / dim };
+        assert_eq!(x.len(), dim * n, "a step scored slices that are no whole chains of dimension {dim}");
+        let (x, mut out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
+        self.evaluations += n as u64;
         let scratch = &mut self.workspace.model[..];
         let scored = match self.prepared {
             Some((at, prepared)) if at.to_bits() == t.to_bits() => {
@@ -271,7 +276,7 @@ impl<'a, T: Real> StepContext<'a, T> {
         }
         let vector = self.vector_of(index);
         let noise = &self.workspace.noise;
-        if noise.is_long() && x.len() == noise.n_chains() * self.model.dim() && score.len() == x.len() {
+        if noise.is_long() && x.len() == noise.n_chains() * noise.dim() && score.len() == x.len() {
             let update = Update { a, b, c, score, x, zeros: [T::default(); LANES] };
             return noise.pour(self.setting.stream, vector, update).saw_finite();
         }
@@ -443,6 +448,15 @@ impl<T: Real> Kernel for Stochastic<'_, T> {
         let (xs, x_rest) = x[..len].as_chunks_mut::<LANES>();
         let (ss, s_rest) = score[..len].as_chunks::<LANES>();
         let (zs, z_rest) = noise[..len].as_chunks::<LANES>();
+        if xs.is_empty() {
+            // a few elements do without lanes
+            let mut zero = T::default();
+            for ((x, &s), &z) in x_rest.iter_mut().zip(s_rest).zip(z_rest) {
+                *x += (a * *x + b * s) + c * z;
+                zero += *x * T::default();
+            }
+            return zero == T::default();
+        }
         let mut zeros = [T::default(); LANES];
         for ((x, s), z) in xs.iter_mut().zip(ss).zip(zs) {
             let (mut new, s, z) = (*x, *s, *z);
