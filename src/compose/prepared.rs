@@ -41,12 +41,13 @@ impl<T: Real> Prepared<T> {
         if !self.nodes.contains(&first) {
             let last = program.place(steps.end - 1).node;
             let count = (ROOM / len.saturating_mul(size_of::<T>())).clamp(1, last - first + 1);
-            if self.numbers.len() < count * len {
-                self.numbers = vec![T::default(); count * len];
-            }
             (self.nodes, self.len) = (first..first, len);
-            for (&t, numbers) in grid.nodes()[first..].iter().zip(self.numbers.chunks_exact_mut(len)).take(count) {
-                if model.prepare(t, numbers).is_err() {
+            self.numbers.clear();
+            self.numbers.reserve_exact(count * len);
+            for &t in &grid.nodes()[first..first + count] {
+                let begin = self.numbers.len();
+                self.numbers.resize(begin + len, T::default());
+                if model.prepare(t, &mut self.numbers[begin..]).is_err() {
                     break;
                 }
                 self.nodes.end += 1;

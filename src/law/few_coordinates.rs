@@ -260,12 +260,12 @@ pub(super) struct OneByOne<'a, T, const D: usize> {
     pub out: &'a mut [T],
 }
 
-/// The logits of whole groups, and the largest. What stands where the last group is filled up has no weight: its logit is
+/// The logits of whole groups, each behind the room for its terms, and the largest. What stands where the last group is filled up has no weight: its logit is
 /// minus infinity, or NaN.
 #[inline(always)]
-fn logits_of_chain<T: Real, const D: usize>(few: Few<'_, T, D>, x: [T; D], logits: &mut [[T; WIDTH]], dots: bool) -> T {
+fn logits_of_chain<T: Real, const D: usize>(few: Few<'_, T, D>, x: [T; D], terms: &mut [[T; WIDTH]], dots: bool) -> T {
     let mut largest = [T::of(f64::NEG_INFINITY); WIDTH];
-    for (logits, rows) in logits.iter_mut().zip(few.rows.chunks_exact(rows_of_group(D))) {
+    for (terms, rows) in terms.chunks_exact_mut(D + 1).zip(few.rows.chunks_exact(rows_of_group(D))) {
         let group = Group::<T, D>::new(rows);
         let mut sum = [T::default(); WIDTH];
         for i in 0..D {
@@ -277,7 +277,7 @@ fn logits_of_chain<T: Real, const D: usize>(few: Few<'_, T, D>, x: [T; D], logit
             sum[l] = group.log_weights[l] + group.rates[l] * sum[l];
         }
         raise(&mut largest, &sum);
-        *logits = sum;
+        terms[D] = sum;
     }
     let [a, b, c, d, e, f, g, h] = largest;
     let mut four = [a, b, c, d];
@@ -297,7 +297,8 @@ impl<T: Real, const D: usize> Kernel for OneByOne<'_, T, D> {
     fn run(self) -> bool {
         let Self { few, logits, x, out } = self;
         let n_groups = few.rows.len() / rows_of_group(D);
-        let weights = &mut logits.as_flattened_mut().as_chunks_mut::<WIDTH>().0[..n_groups];
+        // with two components or more, their lanes hold `D + 1` rows for each group
+        let terms = &mut logits.as_flattened_mut().as_chunks_mut::<WIDTH>().0[..n_groups * (D + 1)];
         let mut overflow = false;
         for (x, out) in x.as_chunks::<D>().0.iter().zip(out.as_chunks_mut::<D>().0) {
             let mut here = *x;
@@ -307,37 +308,44 @@ impl<T: Real, const D: usize> Kernel for OneByOne<'_, T, D> {
             let x = here;
             // two loops, not a choice in the loop
             let largest =
-                if few.dots { logits_of_chain(few, x, weights, true) } else { logits_of_chain(few, x, weights, false) };
-            for weights in weights.iter_mut() {
-                let mut weight = *weights;
+                if few.dots { logits_of_chain(few, x, terms, true) } else { logits_of_chain(few, x, terms, false) };
+            // the weights of a group and its terms of the sum, coordinate by coordinate
+            for (terms, rows) in terms.chunks_exact_mut(D + 1).zip(few.rows.chunks_exact(rows_of_group(D))) {
+                let (group, mut weight) = (Group::<T, D>::new(rows), terms[D]);
                 for l in 0..WIDTH {
                     weight[l] = (weight[l] - largest).exp2_lane();
                 }
-                *weights = weight;
-            }
-            let (mut total, mut sum) = (T::default(), [T::default(); D]);
-            let mut left = few.len;
-            for (weights, rows) in weights.iter().zip(few.rows.chunks_exact(rows_of_group(D))) {
-                let (group, weight) = (Group::<T, D>::new(rows), *weights);
-                let mut terms = [[T::default(); WIDTH]; D];
-                for i in 0..D {
+                terms[D] = weight;
+                if !few.products {
                     for l in 0..WIDTH {
-                        let c = group.centres[i][l];
-                        terms[i][l] =
-                            if few.products { weight[l] * c } else { (weight[l] * group.precisions[l]) * (c - x[i]) };
+                        weight[l] *= group.precisions[l];
                     }
                 }
-                if left >= WIDTH {
+                for i in 0..D {
+                    let mut term = group.centres[i];
                     for l in 0..WIDTH {
-                        total += weight[l];
-                        for i in 0..D {
+                        term[l] = weight[l] * if few.products { term[l] } else { term[l] - x[i] };
+                    }
+                    terms[i] = term;
+                }
+            }
+            // apart, or the compiler would shuffle what it can read in order
+            let (mut total, mut sum) = (T::default(), [T::default(); D]);
+            let mut left = few.len;
+            for terms in terms.chunks_exact(D + 1) {
+                if left >= WIDTH {
+                    for i in 0..D {
+                        for l in 0..WIDTH {
                             sum[i] += terms[i][l];
                         }
+                    }
+                    for l in 0..WIDTH {
+                        total += terms[D][l];
                     }
                     left -= WIDTH;
                 } else {
                     for l in 0..left {
-                        total += weights[l];
+                        total += terms[D][l];
                         for i in 0..D {
                             sum[i] += terms[i][l];
                         }

@@ -228,19 +228,26 @@ impl<'a, T: Real> StepContext<'a, T> {
         // the whole tile as a rule, which spares a division
         let n = if x.len() == dim * noise.n_chains() { noise.n_chains() } else { x.len() / dim };
         assert_eq!(x.len(), dim * n, "a step scored slices that are no whole chains of dimension {dim}");
-        let (x, mut out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
         self.evaluations += n as u64;
         let scratch = &mut self.workspace.model[..];
+        // the views are made where they are handed over: copies of them would wait for each other in memory
         let scored = match self.prepared {
             Some((at, prepared)) if at.to_bits() == t.to_bits() => {
-                self.model.score_prepared_into(t, prepared, x, out.reborrow(), scratch)
+                let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
+                self.model.score_prepared_into(t, prepared, x, out, scratch)
             }
-            _ => self.model.score_into(t, x, out.reborrow(), scratch),
+            _ => {
+                let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
+                self.model.score_into(t, x, out, scratch)
+            }
         };
         match scored {
             Ok(()) => return true,
             // only the model's own failure can be one chain's fault
-            Err(ScoreError::Model(_)) => self.ask_one_by_one(t, x, out),
+            Err(ScoreError::Model(_)) => {
+                let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
+                self.ask_one_by_one(t, x, out);
+            }
             Err(error) => self.refuse(&error.to_string()),
         }
         false
@@ -280,7 +287,9 @@ impl<'a, T: Real> StepContext<'a, T> {
             let update = Update { a, b, c, score, x, zeros: [T::default(); LANES] };
             return noise.pour(self.setting.stream, vector, update).saw_finite();
         }
-        dispatch(Stochastic { a, b, c, score, noise: self.noise(index), x })
+        let update = Stochastic { a, b, c, score, noise: self.noise(index), x };
+        // fewer elements than lanes are no work for wide registers
+        if update.x.len() < LANES { update.run() } else { dispatch(update) }
     }
 
     /// Noise vector `index` of this step for all chains of the tile, `d x n`: standard normals, the same at every
@@ -290,16 +299,17 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// If `index` is not below the rule's `noise_vectors`: that noise belongs to the next step.
     pub fn noise(&mut self, index: usize) -> &[T] {
         let vector = self.vector_of(index);
-        let s = self.setting;
-        let ahead = s.ahead + (s.vectors - index - 1) as u64;
-        self.workspace.noise.vector(s.stream, vector, ahead)
+        let StepSetting { stream, vectors, ahead, .. } = self.setting;
+        self.workspace.noise.vector(stream, vector, ahead + (vectors - index - 1) as u64)
     }
 
     /// The number in its stream of noise vector `index` of this step.
     fn vector_of(&self, index: usize) -> u64 {
-        let s = self.setting;
-        assert!(index < s.vectors, "a step asked for noise vector {index}; its rule says it draws {}", s.vectors);
-        s.first_vector + index as u64
+        let StepSetting { vectors, first_vector, .. } = self.setting;
+        if index >= vectors {
+            no_such_vector(index, vectors);
+        }
+        first_vector + index as u64
     }
 
     /// The step's own scratch space: `scratch_vectors` times `d x n` elements at least, full of rubbish. Give it back by
@@ -347,6 +357,11 @@ impl<'a, T: Real> StepContext<'a, T> {
             self.workspace.bad.push((j, bad));
         }
     }
+}
+
+#[cold]
+fn no_such_vector(index: usize, vectors: usize) -> ! {
+    panic!("a step asked for noise vector {index}; its rule says it draws {vectors}")
 }
 
 impl<T: Real> fmt::Debug for StepContext<'_, T> {
