@@ -79,6 +79,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     println!(
+        "\nN(0, R^2 I) in R^3, with a score that is off by 0.01/R; TV to the law at sigma_delta = R/10 at most 0.1.\n\n| R | {HEAD}"
+    );
+    for radius in [1.0_f64, 4.0, 16.0, 64.0] {
+        let delta = OrnsteinUhlenbeck.time_at_log_snr((100.0 / (radius * radius)).ln());
+        let data = DataConstants::gaussian(&Gaussian::isotropic(vec![0.0; 3], radius * radius)?)?;
+        let off = ScoreAccuracy::shifted(0.01 / radius)?;
+        println!("| {radius} | {} |", Pair::new(&data, &off, stop(delta), 0.1).cells());
+    }
+
+    println!(
         "\nTwo modes at +-1 in R, with a score that is off by 0.02; TV to p_0.01 at most epsilon.\n\n| 1/epsilon | {HEAD}"
     );
     let law = GaussianMixture::isotropic(&[0.5, 0.5], &[vec![-1.0], vec![1.0]], &[0.09, 0.09])?;

@@ -79,6 +79,12 @@ fn check_layout(len: usize, dim: usize) -> Result<(), ParameterError> {
 }
 
 impl<'a, T> BatchView<'a, T> {
+    /// A view of what is known to be whole chains.
+    pub(crate) fn of_chains(data: &'a [T], dim: usize, first_chain: u64) -> Self {
+        debug_assert!(dim > 0 && data.len().is_multiple_of(dim));
+        Self { data, dim, first_chain }
+    }
+
     /// A view of `data` as chains of `dim` coordinates each.
     ///
     /// # Errors
@@ -148,6 +154,12 @@ impl<T: Real> BatchView<'_, T> {
 }
 
 impl<'a, T> BatchViewMut<'a, T> {
+    /// A view of what is known to be whole chains.
+    pub(crate) fn of_chains(data: &'a mut [T], dim: usize, first_chain: u64) -> Self {
+        debug_assert!(dim > 0 && data.len().is_multiple_of(dim));
+        Self { data, dim, first_chain }
+    }
+
     /// A view of `data` as chains of `dim` coordinates each.
     ///
     /// # Errors

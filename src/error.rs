@@ -139,11 +139,14 @@ impl ParameterError {
     }
 
     /// Refuses a shape other than the expected one.
+    #[inline]
     pub(crate) fn same(what: &'static str, unit: &str, expected: usize, given: usize) -> Result<(), Self> {
-        if expected == given {
-            return Ok(());
-        }
-        Err(Self::Shape { what, expected: format!("{expected} {unit}"), given: format!("{given} {unit}") })
+        if expected == given { Ok(()) } else { Err(Self::another_shape(what, unit, expected, given)) }
+    }
+
+    #[cold]
+    fn another_shape(what: &'static str, unit: &str, expected: usize, given: usize) -> Self {
+        Self::Shape { what, expected: format!("{expected} {unit}"), given: format!("{given} {unit}") }
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`Engine`]: takes a tile of chains through many steps.
 
+use super::prepared::Prepared;
 use super::program::{Place, Program};
 use crate::batch::BatchViewMut;
 use crate::grid::TimeGrid;
@@ -24,6 +25,7 @@ pub(super) struct Engine<'a, T: Real> {
     pub grid: &'a TimeGrid,
     pub program: &'a Program,
     pub noise: NoiseField,
+    pub prepared: Prepared<T>,
     /// Workspaces that no thread works with: single steps use them again.
     pub spare: Mutex<Vec<Workspace<T>>>,
 }
@@ -68,7 +70,13 @@ impl<T: Real> Engine<'_, T> {
         Lent { workspace: Some(workspace), spare: &self.spare }
     }
 
-    /// Takes one tile through the steps of a range. `failed` holds the columns that failed before, in order.
+    /// Prepares the score model for the first of these steps and as many more as there is room for; the result is the first
+    /// step that has to wait.
+    pub fn prepare(&mut self, steps: Range<u64>) -> u64 {
+        self.prepared.prepare(self.score, self.grid, self.program, steps)
+    }
+
+    /// Takes one tile through the steps of a range, for which all is prepared. `failed` holds the columns that failed before, in order.
     ///
     /// Failed chains leave the tile at the origin. Inside, each stands where a live one stands, so that a model that
     /// could not do it is not asked again.
@@ -85,20 +93,20 @@ impl<T: Real> Engine<'_, T> {
         let mut result = TileResult { failures: Vec::new(), evaluations: Evaluations::default() };
         let mut parked: Vec<usize> = failed.to_vec();
         shelter(x.reborrow(), &parked);
+        let mut place = self.program.place(steps.start);
         for step in steps.clone() {
             if parked.len() == x.n_chains() {
                 break;
             }
-            let place = self.program.place(step);
             let (evaluations, finite) = self.step(place, steps.end - step - 1, x.reborrow(), ws);
             // failed chains ride along; they do not count
             let live = n - parked.len() as u64;
             result.evaluations.add(place.kind, if live == n { evaluations } else { evaluations * live / n });
-            let bad = ws.take_bad();
-            if bad.is_some() || !(finite || dispatch(AllFinite(x.as_slice()))) {
-                self.sort_out(step, place, x.reborrow(), bad.unwrap_or_default(), &mut parked, &mut result.failures);
+            if ws.has_bad() || !(finite || dispatch(AllFinite(x.as_slice()))) {
+                self.sort_out(step, place, x.reborrow(), ws.take_bad(), &mut parked, &mut result.failures);
                 shelter(x.reborrow(), &parked);
             }
+            place = self.program.after(place);
         }
         for &j in &parked {
             x.chain_mut(j).fill(T::default());
@@ -157,7 +165,8 @@ impl<T: Real> Engine<'_, T> {
             first_vector: number * vectors as u64,
             ahead: after.min(left).saturating_mul(vectors as u64),
         };
-        let mut cx = StepContext::new(self.process, self.score, ws, setting);
+        let prepared = self.prepared.at(node).map(|numbers| (time, numbers));
+        let mut cx = StepContext::new(self.process, self.score, prepared, ws, setting);
         match (affine, kind) {
             (Some(step), _) => cx.affine(step, time, x.as_mut_slice()),
             (None, StepKind::Corrector) => self.corrector.correct(&mut cx, time, x),

@@ -7,6 +7,7 @@
 mod engine;
 mod observer;
 mod predictor_corrector;
+mod prepared;
 mod program;
 mod run;
 mod schedule;

@@ -2,6 +2,7 @@
 
 use super::engine::{Engine, TileResult};
 use super::observer::{Observer, Progress};
+use super::prepared::Prepared;
 use super::program::{PlannedStep, Program};
 use super::run::Run;
 use super::schedule::Schedule;
@@ -362,13 +363,24 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// [`ParameterError`] if the run was started by a sampler of another recipe.
     pub fn advance(&self, run: &mut Run<S::Scalar>, steps: u64) -> Result<u64, ParameterError> {
         self.check_run(run)?;
-        Ok(self.advance_by(&self.engine(run.seed), run, steps))
+        Ok(self.advance_by(&mut self.engine(run.seed), run, steps))
     }
 
     /// `advance` of a run that was checked, with an engine at hand.
-    fn advance_by(&self, engine: &Engine<'_, S::Scalar>, run: &mut Run<S::Scalar>, steps: u64) -> u64 {
+    fn advance_by(&self, engine: &mut Engine<'_, S::Scalar>, run: &mut Run<S::Scalar>, steps: u64) -> u64 {
         let begin = Instant::now();
-        let steps = run.steps_done..run.steps_done.saturating_add(steps).min(self.n_steps());
+        let (first, end) = (run.steps_done, run.steps_done.saturating_add(steps).min(self.n_steps()));
+        while run.steps_done < end {
+            let stretch = run.steps_done..engine.prepare(run.steps_done..end);
+            self.advance_together(engine, run, stretch);
+        }
+        run.failures.sort_by_key(|f| (f.step, f.chain));
+        run.seconds += begin.elapsed().as_secs_f64();
+        end - first
+    }
+
+    /// Takes all tiles through some steps, for which all is prepared.
+    fn advance_together(&self, engine: &Engine<'_, S::Scalar>, run: &mut Run<S::Scalar>, steps: Range<u64>) {
         let mut parked: Vec<u64> = run.failures.iter().map(|f| f.chain).collect();
         parked.sort_unstable();
         // the states leave the run while they are worked on: if a model panics, the run is void, not half-way
@@ -391,11 +403,8 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             run.failures.extend(result.failures);
             run.evaluations.merge(result.evaluations);
         }
-        run.failures.sort_by_key(|f| (f.step, f.chain));
         run.states = states;
         run.steps_done = steps.end;
-        run.seconds += begin.elapsed().as_secs_f64();
-        steps.end - steps.start
     }
 
     /// Does all steps that are left and gives the samples.
@@ -455,8 +464,8 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         observer: &mut dyn Observer<S::Scalar>,
     ) -> Result<Samples<S::Scalar>, SampleError<S::Scalar>> {
         self.check_run(&run)?;
-        let engine = self.engine(run.seed);
-        while self.advance_by(&engine, &mut run, 1) == 1 {
+        let mut engine = self.engine(run.seed);
+        while self.advance_by(&mut engine, &mut run, 1) == 1 {
             let place = self.program.place(run.steps_done - 1);
             let node = place.node_after();
             let progress = Progress {
@@ -500,6 +509,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             grid,
             program: &self.program,
             noise: NoiseField::new(seed),
+            prepared: Prepared::new(),
             spare: Mutex::default(),
         }
     }

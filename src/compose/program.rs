@@ -131,9 +131,33 @@ impl Program {
             return Place { kind: StepKind::Denoise, node: nodes - 1, inner: 0 };
         }
         let node = self.first_step.partition_point(|&first| first <= step) - 1;
-        let inner = step - self.first_step[node];
-        let kind = if inner < self.counts[node] as u64 { StepKind::Corrector } else { StepKind::Predictor };
+        self.place_at(node, step - self.first_step[node])
+    }
+
+    /// The step after one, in a run that has it.
+    pub fn after(&self, place: Place) -> Place {
+        match place.kind {
+            StepKind::Corrector => self.place_at(place.node, place.inner + 1),
+            StepKind::Predictor => self.place_at(place.node + 1, 0),
+            StepKind::Denoise => place,
+        }
+    }
+
+    /// Step number `inner` at a node.
+    fn place_at(&self, node: usize, inner: u64) -> Place {
+        let kind = if inner < self.counts[node] as u64 {
+            StepKind::Corrector
+        } else if node + 1 < self.counts.len() {
+            StepKind::Predictor
+        } else {
+            StepKind::Denoise
+        };
         Place { kind, node, inner }
+    }
+
+    /// The number of the first step at a node; behind the last node, that of no step.
+    pub fn first_step_at(&self, node: usize) -> u64 {
+        if node < self.counts.len() { self.first_step[node] } else { u64::MAX }
     }
 }
 

@@ -3,14 +3,11 @@
 //!
 //! Distances are taken as differences, and as `-2 x.m + |m|^2` only where that keeps the digits (see `components`).
 
-use super::few_coordinates::few_coordinates;
-use super::lanes::{AtTime, LANES, Room, Shape};
+use super::lanes::{AtTime, LANES, Room};
 use super::many_coordinates::many_coordinates;
+use crate::process::Transition;
 use crate::real::Real;
 use crate::simd::Kernel;
-
-/// So few chains take fewer lanes, if coordinates are few too.
-const FEW: usize = 4;
 
 /// `out <- precision (centre - x)`, chain by chain.
 pub(super) struct Linear<'a, T> {
@@ -57,6 +54,34 @@ impl<T: Real> Kernel for Linear<'_, T> {
     }
 }
 
+/// The constants of [`Linear`]: `alpha m` and `1 / (alpha^2 v + sigma^2)`, with one variance or one for each coordinate.
+pub(super) struct LinearConstants<'a, T> {
+    pub at: Transition,
+    pub means: &'a [f64],
+    pub variance: f64,
+    pub variances: Option<&'a [f64]>,
+    pub centre: &'a mut [T],
+    pub precision: &'a mut [T],
+}
+
+impl<T: Real> Kernel for LinearConstants<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Transition { scale, variance } = self.at;
+        for (centre, m) in self.centre.iter_mut().zip(self.means) {
+            *centre = T::of(scale * m);
+        }
+        if let Some(variances) = self.variances {
+            for (precision, v) in self.precision.iter_mut().zip(variances) {
+                *precision = T::of(1.0 / (scale * scale * v + variance));
+            }
+        } else {
+            self.precision.fill(T::of(1.0 / (scale * scale * self.variance + variance)));
+        }
+    }
+}
+
 /// `to <- scale from - origin`, row by row, rounded once.
 pub(super) struct Placed<'a, T> {
     pub scale: f64,
@@ -91,15 +116,6 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     #[inline(always)]
     fn run(self) -> bool {
         let Self { at, mut room, x, out } = self;
-        let few_chains = x.len() <= FEW * at.d;
-        match (at.shape, at.d, few_chains) {
-            (Shape::Isotropic, 1, false) => few_coordinates::<T, 1, LANES>(at, room.logits, x, out),
-            (Shape::Isotropic, 2, false) => few_coordinates::<T, 2, LANES>(at, room.logits, x, out),
-            (Shape::Isotropic, 3, false) => few_coordinates::<T, 3, LANES>(at, room.logits, x, out),
-            (Shape::Isotropic, 1, true) => few_coordinates::<T, 1, FEW>(at, room.logits, x, out),
-            (Shape::Isotropic, 2, true) => few_coordinates::<T, 2, FEW>(at, room.logits, x, out),
-            (Shape::Isotropic, 3, true) => few_coordinates::<T, 3, FEW>(at, room.logits, x, out),
-            _ => many_coordinates(at, &mut room, x, out),
-        }
+        many_coordinates(at, &mut room, x, out)
     }
 }

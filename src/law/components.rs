@@ -21,8 +21,9 @@
 //!
 //! Which form is taken depends on the law and the time alone, not on the chains.
 
-use super::component_kernel::{Blocks, Linear, Placed};
-use super::lanes::{AtTime, LANES, Room, Shape};
+use super::component_kernel::{Blocks, Linear, LinearConstants, Placed};
+use super::few_coordinates::{FEW, Few, InBlocks, OneByOne, PrepareFew, WIDTH, in_blocks, rows_of_group};
+use super::lanes::{AtTime, LANES, Lane, Room, Shape};
 use super::law_trait::Constants;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::math::portable::{exp, ln};
@@ -57,6 +58,58 @@ pub(super) struct Components {
     reach: f64,
     /// Squared distances of the means from the middle, `K`.
     squares: Vec<f64>,
+    /// The largest of them.
+    largest_square: f64,
+    least_variance: f64,
+    /// For few coordinates, else empty: what stands above, in the rows that [`PrepareFew`] reads.
+    rows: Vec<[f64; WIDTH]>,
+    /// Elements of the constants of one time.
+    pub prepared_len: usize,
+    /// Elements of one block of lanes.
+    room_len: usize,
+}
+
+/// How scores and logits are computed at a time: see the head of this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Differences,
+    /// Scores are differences of sums, logits are not.
+    Products,
+    /// Both.
+    Dots,
+}
+
+impl Form {
+    fn write<T: Real>(self) -> T {
+        T::of(match self {
+            Self::Differences => 0.0,
+            Self::Products => 1.0,
+            Self::Dots => 2.0,
+        })
+    }
+    fn read<T: Real>(number: T) -> Self {
+        if number == T::of(2.0) {
+            Self::Dots
+        } else if number == T::of(1.0) {
+            Self::Products
+        } else {
+            Self::Differences
+        }
+    }
+}
+
+/// Takes the first `len` elements away from a slice.
+fn take<'a, T>(from: &mut &'a [T], len: usize) -> &'a [T] {
+    let (head, rest) = from.split_at(len);
+    *from = rest;
+    head
+}
+
+/// As `take`.
+fn take_mut<'a, T>(from: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    let (head, rest) = std::mem::take(from).split_at_mut(len);
+    *from = rest;
+    head
 }
 
 /// Where a score is a difference of sums: see the head of this file.
@@ -75,7 +128,7 @@ impl Components {
         variances: Vec<f64>,
         bases: Vec<f64>,
     ) -> Self {
-        let log_weights = weights.iter().map(|&w| ln(w) * std::f64::consts::LOG2_E).collect();
+        let log_weights: Vec<f64> = weights.iter().map(|&w| ln(w) * std::f64::consts::LOG2_E).collect();
         let equal = shape == Shape::Isotropic && variances.windows(2).all(|w| w[0] == w[1]);
         let mut middle = vec![0.0; dim];
         for (mean, w) in means.chunks_exact(dim).zip(&weights) {
@@ -83,13 +136,56 @@ impl Components {
                 *sum += w * m;
             }
         }
-        let (mut reach, mut squares) = (0.0_f64, Vec::with_capacity(weights.len()));
+        let (mut reach, mut squares) = (0.0_f64, Vec::<f64>::with_capacity(weights.len()));
         for mean in means.chunks_exact(dim) {
             let away = mean.iter().zip(&middle).map(|(m, c)| m - c);
             reach = away.clone().fold(reach, |a, m| a.max(m.abs()));
             squares.push(away.map(|m| m * m).sum());
         }
-        Self { dim, shape, weights, means, variances, bases, log_weights, equal, middle, reach, squares }
+        let largest_square = squares.iter().fold(0.0_f64, |a, &s| a.max(s));
+        let least_variance = variances.iter().fold(f64::INFINITY, |a, &v| a.min(v));
+        let mut rows = Vec::new();
+        if shape == Shape::Isotropic && dim <= FEW && weights.len() > 1 {
+            for first in (0..weights.len()).step_by(WIDTH) {
+                // where a group is filled up, there is no weight
+                let mut row = |of: &dyn Fn(usize) -> f64, none: f64| {
+                    rows.push(std::array::from_fn(|l| if first + l < weights.len() { of(first + l) } else { none }));
+                };
+                for i in 0..dim {
+                    row(&|k| means[k * dim + i], middle[i]);
+                }
+                row(&|k| variances[k], variances[0]);
+                row(&|k| squares[k], 0.0);
+                row(&|k| log_weights[k], f64::NEG_INFINITY);
+            }
+        }
+        let (d, n) = (dim, weights.len());
+        let (prepared_len, room_len) = if n == 1 && shape != Shape::Full {
+            (2 * d, 0)
+        } else if !rows.is_empty() {
+            (1 + d + rows.len() * WIDTH, n * LANES)
+        } else {
+            let whitened = if shape == Shape::Full { d + n * d } else { 0 };
+            (1 + d + n * d + variances.len() + n + bases.len(), (2 * d + n + whitened) * LANES)
+        };
+        Self {
+            dim,
+            shape,
+            weights,
+            means,
+            variances,
+            bases,
+            log_weights,
+            equal,
+            middle,
+            reach,
+            squares,
+            largest_square,
+            least_variance,
+            rows,
+            prepared_len,
+            room_len,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -163,7 +259,8 @@ impl Components {
     }
 
     pub fn has_density(&self, at: Transition) -> bool {
-        self.variances.iter().all(|v| at.scale * at.scale * v + at.variance > 0.0)
+        // rounding keeps the order, so the least variance is the least afterwards
+        at.scale * at.scale * self.least_variance + at.variance > 0.0
     }
 
     /// `(ln w_k + ln N(x; m_k, C_k))_k`, or `None` without a density.
@@ -276,15 +373,179 @@ impl Components {
         }
     }
 
-    /// Scratch elements: constants of the components at one time, and one block of lanes.
+    /// Whether one Gaussian has no softmax, and no rotation.
+    fn is_linear(&self) -> bool {
+        self.len() == 1 && self.shape != Shape::Full
+    }
+
+    /// Elements that a score needs without constants, or with them.
     pub fn scratch_len(&self) -> usize {
-        let (d, k) = (self.dim, self.len());
-        let constants = d + k * d + self.variances.len() + k + self.bases.len();
-        match self.shape {
-            Shape::Isotropic | Shape::Diagonal if k == 1 => 2 * d,
-            Shape::Isotropic | Shape::Diagonal => constants + (2 * d + k) * LANES,
-            Shape::Full => constants + (3 * d + k + k * d) * LANES,
+        self.prepared_len + self.room_len
+    }
+
+    /// Writes the constants of a time, at which there is a density.
+    pub fn prepare<T: Real>(&self, at: Transition, mut prepared: &mut [T]) {
+        let (d, n) = (self.dim, self.len());
+        if self.is_linear() {
+            let (centre, precision) = prepared.split_at_mut(d);
+            let variances = if self.shape == Shape::Isotropic { None } else { Some(&self.variances[..]) };
+            return dispatch(LinearConstants {
+                at,
+                means: &self.means,
+                variance: self.variances[0],
+                variances,
+                centre,
+                precision,
+            });
         }
+        let variance = |v: f64| at.scale * at.scale * v + at.variance;
+        let steepest = 1.0 / variance(self.least_variance);
+        let square = steepest * at.scale * at.scale;
+        let form = if self.shape != Shape::Isotropic || steepest.sqrt() * at.scale.abs() * self.reach > PRODUCTS_REACH {
+            Form::Differences
+        } else if self.equal && square * self.largest_square <= DOTS_SQUARE {
+            Form::Dots
+        } else {
+            Form::Products
+        };
+        let lost = if form == Form::Dots { 0.5 * std::f64::consts::LOG2_E * square } else { 0.0 };
+        take_mut(&mut prepared, 1)[0] = form.write();
+        let origin = take_mut(&mut prepared, d);
+        if form == Form::Differences {
+            origin.fill(T::default());
+        } else {
+            for (o, m) in origin.iter_mut().zip(&self.middle) {
+                *o = T::of(at.scale * m);
+            }
+        }
+        if !self.rows.is_empty() {
+            let to = prepared.as_chunks_mut::<WIDTH>().0;
+            match d {
+                1 => self.prepare_few::<T, 1>(at, form, lost, origin, to),
+                2 => self.prepare_few::<T, 2>(at, form, lost, origin, to),
+                _ => self.prepare_few::<T, FEW>(at, form, lost, origin, to),
+            }
+            if !self.equal {
+                let log_weights = to.chunks_exact_mut(rows_of_group(d)).flat_map(|group| &mut group[d + 2]);
+                self.write_log_weights(at, log_weights.take(n));
+            }
+            return;
+        }
+        dispatch(Placed { scale: at.scale, from: &self.means, origin, to: take_mut(&mut prepared, n * d) });
+        let precisions = take_mut(&mut prepared, self.variances.len());
+        if self.equal {
+            precisions.fill(T::of(steepest));
+        } else {
+            for (p, &v) in precisions.iter_mut().zip(&self.variances) {
+                *p = T::of(1.0 / variance(v));
+            }
+        }
+        let log_weights = take_mut(&mut prepared, n);
+        if self.equal {
+            for ((l, w), s) in log_weights.iter_mut().zip(&self.log_weights).zip(&self.squares) {
+                *l = T::of(w - lost * s);
+            }
+        } else {
+            self.write_log_weights(at, log_weights.iter_mut());
+        }
+        for (b, q) in prepared.iter_mut().zip(&self.bases) {
+            *b = T::of(*q);
+        }
+    }
+
+    fn prepare_few<T: Real, const D: usize>(
+        &self,
+        at: Transition,
+        form: Form,
+        lost: f64,
+        origin: &[T],
+        to: &mut [[T; WIDTH]],
+    ) {
+        let Ok(origin) = origin.try_into() else { unreachable!("the origin has D coordinates") };
+        let (dots, from) = (form == Form::Dots, &self.rows[..]);
+        dispatch(PrepareFew::<T, D> { at, equal: self.equal, dots, lost, origin, from, to });
+    }
+
+    /// `log2(w_k / sqrt(det C_k))`, relative to the first component so that T need not hold the determinant.
+    fn write_log_weights<'a, T: Real>(&self, at: Transition, to: impl Iterator<Item = &'a mut T>) {
+        let ln_variance = |v: f64| ln(at.scale * at.scale * v + at.variance);
+        let weight_of = |k: usize| {
+            let log_det: f64 = match self.shape {
+                Shape::Isotropic => self.dim as f64 * ln_variance(self.variances[k]),
+                Shape::Diagonal | Shape::Full => {
+                    self.variances[k * self.dim..(k + 1) * self.dim].iter().map(|&v| ln_variance(v)).sum()
+                }
+            };
+            self.log_weights[k] - 0.5 * std::f64::consts::LOG2_E * log_det
+        };
+        let reference = weight_of(0);
+        for (k, l) in to.enumerate() {
+            *l = T::of(weight_of(k) - reference);
+        }
+    }
+
+    /// The scores from the constants of a time. `room` has [`scratch_len`](Self::scratch_len) elements or what is left of
+    /// them behind the constants. False if some chain may have left the range of T; then its score has no meaning.
+    pub fn prepared_score_into<T: Real>(&self, mut prepared: &[T], x: &[T], out: &mut [T], room: &mut [T]) -> bool {
+        let (d, n) = (self.dim, self.len());
+        if self.is_linear() {
+            let (centre, precision) = (take(&mut prepared, d), take(&mut prepared, d));
+            dispatch(Linear { centre, precision, x, out });
+            return true;
+        }
+        let form = Form::read(take(&mut prepared, 1)[0]);
+        let origin = take(&mut prepared, d);
+        let lanes = room.as_chunks_mut::<LANES>().0;
+        if !self.rows.is_empty() {
+            let rows = prepared.as_chunks::<WIDTH>().0;
+            return match d {
+                1 => self.few_score_into::<T, 1>(form, origin, rows, x, out, lanes),
+                2 => self.few_score_into::<T, 2>(form, origin, rows, x, out, lanes),
+                _ => self.few_score_into::<T, FEW>(form, origin, rows, x, out, lanes),
+            };
+        }
+        let at = AtTime {
+            d,
+            shape: self.shape,
+            equal: self.equal,
+            products: form != Form::Differences,
+            dots: form == Form::Dots,
+            origin,
+            centres: take(&mut prepared, n * d),
+            precisions: take(&mut prepared, self.variances.len()),
+            log_weights: take(&mut prepared, n),
+            bases: take(&mut prepared, self.bases.len()),
+        };
+        let (x_lanes, lanes) = lanes.split_at_mut(d);
+        let (sum, lanes) = lanes.split_at_mut(d);
+        let (logits, lanes) = lanes.split_at_mut(n);
+        let whitened = if self.shape == Shape::Full { &mut lanes[..d + n * d] } else { &mut [] };
+        let room = Room { x: x_lanes, sum, logits, whitened };
+        !dispatch(Blocks { at, room, x, out })
+    }
+
+    fn few_score_into<T: Real, const D: usize>(
+        &self,
+        form: Form,
+        origin: &[T],
+        rows: &[[T; WIDTH]],
+        x: &[T],
+        out: &mut [T],
+        logits: &mut [Lane<T>],
+    ) -> bool {
+        let Ok(origin) = origin.try_into() else { unreachable!("the origin has D coordinates") };
+        let (len, dots) = (self.len(), form == Form::Dots);
+        let few = Few { len, products: self.equal && form != Form::Differences, dots, origin, rows };
+        let blocks = D * in_blocks(x.len() / D);
+        let ((x_blocks, x), (out_blocks, out)) = (x.split_at(blocks), out.split_at_mut(blocks));
+        let mut overflow = false;
+        if !x_blocks.is_empty() {
+            overflow = dispatch(InBlocks::<T, D> { few, logits, x: x_blocks, out: out_blocks });
+        }
+        if !x.is_empty() {
+            overflow |= dispatch(OneByOne::<T, D> { few, logits, x, out });
+        }
+        !overflow
     }
 
     /// The scores at a marginal. The caller has checked shapes, scratch and that there is a density.
@@ -295,94 +556,13 @@ impl Components {
         mut out: BatchViewMut<'_, T>,
         scratch: &mut [T],
     ) {
-        let (d, n) = (self.dim, self.len());
-        if n == 1 && self.shape != Shape::Full {
-            return self.score_of_one(at, x, out, scratch);
-        }
-        let (origin, scratch) = scratch.split_at_mut(d);
-        let (centres, scratch) = scratch.split_at_mut(n * d);
-        let (precisions, scratch) = scratch.split_at_mut(self.variances.len());
-        let (log_weights, scratch) = scratch.split_at_mut(n);
-        let (bases, scratch) = scratch.split_at_mut(self.bases.len());
-        let variance = |v: f64| at.scale * at.scale * v + at.variance;
-        let mut steepest = 0.0_f64;
-        if self.equal {
-            steepest = 1.0 / variance(self.variances[0]);
-            precisions.fill(T::of(steepest));
-        } else {
-            for (p, &v) in precisions.iter_mut().zip(&self.variances) {
-                let precision = 1.0 / variance(v);
-                steepest = steepest.max(precision);
-                *p = T::of(precision);
-            }
-        }
-        let isotropic = self.shape == Shape::Isotropic;
-        let products = isotropic && steepest.sqrt() * at.scale.abs() * self.reach <= PRODUCTS_REACH;
-        let square = steepest * at.scale * at.scale;
-        let dots = products && self.equal && self.squares.iter().all(|s| square * s <= DOTS_SQUARE);
-        if products {
-            for (o, m) in origin.iter_mut().zip(&self.middle) {
-                *o = T::of(at.scale * m);
-            }
-        } else {
-            origin.fill(T::default());
-        }
-        dispatch(Placed { scale: at.scale, from: &self.means, origin, to: centres });
-        for (b, q) in bases.iter_mut().zip(&self.bases) {
-            *b = T::of(*q);
-        }
-        if self.equal {
-            let lost = if dots { 0.5 * std::f64::consts::LOG2_E * square } else { 0.0 };
-            for ((l, w), s) in log_weights.iter_mut().zip(&self.log_weights).zip(&self.squares) {
-                *l = T::of(w - lost * s);
-            }
-        } else {
-            // log2 of w_k / sqrt(det C_k), relative to the first component so that T need not hold the determinant
-            let weight_of = |k: usize| {
-                let log_det: f64 = match self.shape {
-                    Shape::Isotropic => d as f64 * ln(variance(self.variances[k])),
-                    Shape::Diagonal | Shape::Full => {
-                        self.variances[k * d..(k + 1) * d].iter().map(|&v| ln(variance(v))).sum()
-                    }
-                };
-                self.log_weights[k] - 0.5 * std::f64::consts::LOG2_E * log_det
-            };
-            let reference = weight_of(0);
-            for (k, l) in log_weights.iter_mut().enumerate() {
-                *l = T::of(weight_of(k) - reference);
-            }
-        }
-        let (shape, equal) = (self.shape, self.equal);
-        let at_time = AtTime { d, shape, equal, products, dots, origin, centres, precisions, log_weights, bases };
-        let lanes = scratch.as_chunks_mut::<LANES>().0;
-        let (x_lanes, lanes) = lanes.split_at_mut(d);
-        let (sum, lanes) = lanes.split_at_mut(d);
-        let (logits, lanes) = lanes.split_at_mut(n);
-        let whitened = if self.shape == Shape::Full { &mut lanes[..d + n * d] } else { &mut [] };
-        let room = Room { x: x_lanes, sum, logits, whitened };
-        let overflow = dispatch(Blocks { at: at_time, room, x: x.as_slice(), out: out.as_mut_slice() });
-        if overflow {
+        let (prepared, room) = scratch.split_at_mut(self.prepared_len);
+        self.prepare(at, prepared);
+        if !self.prepared_score_into(prepared, x.as_slice(), out.as_mut_slice(), room) {
             for (j, x) in x.chains().enumerate() {
                 self.mend_far_chain(at, x, out.chain_mut(j));
             }
         }
-    }
-
-    /// One component without rotation: `s = (alpha m - x) / v`, coordinate by coordinate.
-    fn score_of_one<T: Real>(
-        &self,
-        at: Transition,
-        x: BatchView<'_, T>,
-        mut out: BatchViewMut<'_, T>,
-        scratch: &mut [T],
-    ) {
-        let (centre, scratch) = scratch.split_at_mut(self.dim);
-        let precision = &mut scratch[..self.dim];
-        for i in 0..self.dim {
-            centre[i] = T::of(at.scale * self.means[i]);
-            precision[i] = T::of(1.0 / (at.scale * at.scale * self.variance_of(0, i) + at.variance));
-        }
-        dispatch(Linear { centre, precision, x: x.as_slice(), out: out.as_mut_slice() });
     }
 
     /// Scores a chain again whose lane left the range of T: every `<x - m, u>` overflowed, or a component without

@@ -84,12 +84,10 @@ pub(super) fn raise<T: Real, const L: usize>(largest: &mut [T; L], logit: &[T; L
     }
 }
 
-impl<T: Real> AtTime<'_, T> {
-    /// The factor, in logits to base 2, of `c.x` or of `|x - c|^2`.
-    #[inline(always)]
-    pub fn rate(&self, k: usize) -> T {
-        T::of(if self.dots { std::f64::consts::LOG2_E } else { -0.5 * std::f64::consts::LOG2_E }) * self.precisions[k]
-    }
+/// The factor, in logits to base 2, of `c.x` or of `|x - c|^2`, for a component of this precision.
+#[inline(always)]
+pub(super) fn rate<T: Real>(dots: bool, precision: T) -> T {
+    T::of(if dots { std::f64::consts::LOG2_E } else { -0.5 * std::f64::consts::LOG2_E }) * precision
 }
 
 #[inline(always)]

@@ -92,6 +92,32 @@ pub trait Law: Clone + Debug + Send + Sync {
         scratch: &mut [T],
     );
 
+    /// Elements that [`prepare_score`](Self::prepare_score) writes. 0 by default: nothing is prepared.
+    fn prepared_len(&self) -> usize {
+        0
+    }
+
+    /// Writes what the scores of `scale X + N(0, variance I)` share, whatever the batch, to `prepared`, which has
+    /// [`prepared_len`](Self::prepared_len) elements. See
+    /// [`ScoreModel::prepare`](crate::score::ScoreModel::prepare); called only where there is a density.
+    fn prepare_score<T: Real>(&self, at: Transition, prepared: &mut [T]) {
+        let _ = (at, prepared);
+    }
+
+    /// The same bits as [`diffused_score_into`](Self::diffused_score_into), from what
+    /// [`prepare_score`](Self::prepare_score) wrote. False if it cannot be done from that, as by default; then `out` holds
+    /// rubbish, and `diffused_score_into` is called.
+    fn prepared_score_into<T: Real>(
+        &self,
+        prepared: &[T],
+        x: BatchView<'_, T>,
+        out: BatchViewMut<'_, T>,
+        scratch: &mut [T],
+    ) -> bool {
+        let _ = (prepared, x, out, scratch);
+        false
+    }
+
     /// Writes exact samples: column `j` of `out` is sample number `out.first_chain() + j` of the field, whatever the
     /// batch.
     ///

@@ -7,7 +7,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "every statement stands for all lanes, so all are indexed alike")]
 
-use super::lanes::{AtTime, LANES, Lane, Room, Shape, note_overflow, overflowed, product_or_square, raise};
+use super::lanes::{AtTime, LANES, Lane, Room, Shape, note_overflow, overflowed, product_or_square, raise, rate};
 use crate::real::Real;
 
 /// One block after the other: chains to lanes, scores, lanes to chains.
@@ -81,7 +81,7 @@ fn isotropic_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<
         }
     }
     for g in 0..G {
-        let (rate, log_weight) = (at.rate(first + g), at.log_weights[first + g]);
+        let (rate, log_weight) = (rate(at.dots, at.precisions[first + g]), at.log_weights[first + g]);
         for l in 0..LANES {
             sum[g][l] = log_weight + rate * sum[g][l];
         }

@@ -233,6 +233,21 @@ impl Law for GaussianMixture {
     ) {
         self.components.score_into(at, x, out, scratch);
     }
+    fn prepared_len(&self) -> usize {
+        self.components.prepared_len
+    }
+    fn prepare_score<T: Real>(&self, at: Transition, prepared: &mut [T]) {
+        self.components.prepare(at, prepared);
+    }
+    fn prepared_score_into<T: Real>(
+        &self,
+        prepared: &[T],
+        x: BatchView<'_, T>,
+        mut out: BatchViewMut<'_, T>,
+        scratch: &mut [T],
+    ) -> bool {
+        self.components.prepared_score_into(prepared, x.as_slice(), out.as_mut_slice(), scratch)
+    }
     fn sample_into(&self, noise: NoiseField, out: BatchViewMut<'_, f64>) {
         self.components.sample_into(noise, out);
     }

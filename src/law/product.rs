@@ -64,6 +64,42 @@ impl<L: Law> Product<L> {
             Some((at, law))
         })
     }
+
+    /// Scores chains by factors, [`BLOCK`] at a time; each factor gets its own part of `prepared`, which may be empty. The
+    /// result says whether all could be done.
+    fn score_blocks<T: Real>(
+        &self,
+        mut prepared: &[T],
+        x: BatchView<'_, T>,
+        mut out: BatchViewMut<'_, T>,
+        scratch: &mut [T],
+        score: impl Fn(&L, &[T], BatchView<'_, T>, BatchViewMut<'_, T>, &mut [T]) -> bool,
+    ) -> bool {
+        let widest = self.factors.iter().map(L::dim).max().unwrap_or(0);
+        let (x_block, scratch) = scratch.split_at_mut(widest * BLOCK);
+        let (out_block, scratch) = scratch.split_at_mut(widest * BLOCK);
+        let mut done = true;
+        for (begin, law) in self.blocks() {
+            let (own, rest) = prepared.split_at(law.prepared_len().min(prepared.len()));
+            prepared = rest;
+            let d = law.dim();
+            for j0 in (0..x.n_chains()).step_by(BLOCK) {
+                let n = BLOCK.min(x.n_chains() - j0);
+                let (x_block, out_block) = (&mut x_block[..n * d], &mut out_block[..n * d]);
+                for (l, rows) in x_block.chunks_exact_mut(d).enumerate() {
+                    rows.copy_from_slice(&x.chain(j0 + l)[begin..begin + d]);
+                }
+                let (Ok(from), Ok(to)) = (BatchView::new(x_block, d), BatchViewMut::new(out_block, d)) else {
+                    unreachable!("n d elements are n chains of d coordinates")
+                };
+                done &= score(law, own, from, to, scratch);
+                for (l, rows) in out_block.chunks_exact(d).enumerate() {
+                    out.chain_mut(j0 + l)[begin..begin + d].copy_from_slice(rows);
+                }
+            }
+        }
+        done
+    }
 }
 
 /// Chains that go through a factor at a time.
@@ -112,29 +148,34 @@ impl<L: Law> Law for Product<L> {
         &self,
         at: Transition,
         x: BatchView<'_, T>,
-        mut out: BatchViewMut<'_, T>,
+        out: BatchViewMut<'_, T>,
         scratch: &mut [T],
     ) {
-        let widest = self.factors.iter().map(L::dim).max().unwrap_or(0);
-        let (x_block, scratch) = scratch.split_at_mut(widest * BLOCK);
-        let (out_block, scratch) = scratch.split_at_mut(widest * BLOCK);
-        for (begin, law) in self.blocks() {
-            let d = law.dim();
-            for j0 in (0..x.n_chains()).step_by(BLOCK) {
-                let n = BLOCK.min(x.n_chains() - j0);
-                let (x_block, out_block) = (&mut x_block[..n * d], &mut out_block[..n * d]);
-                for (l, rows) in x_block.chunks_exact_mut(d).enumerate() {
-                    rows.copy_from_slice(&x.chain(j0 + l)[begin..begin + d]);
-                }
-                let (Ok(from), Ok(to)) = (BatchView::new(x_block, d), BatchViewMut::new(out_block, d)) else {
-                    unreachable!("n d elements are n chains of d coordinates")
-                };
-                law.diffused_score_into(at, from, to, scratch);
-                for (l, rows) in out_block.chunks_exact(d).enumerate() {
-                    out.chain_mut(j0 + l)[begin..begin + d].copy_from_slice(rows);
-                }
-            }
+        self.score_blocks(&[], x, out, scratch, |law, _, x, out, scratch| {
+            law.diffused_score_into(at, x, out, scratch);
+            true
+        });
+    }
+    fn prepared_len(&self) -> usize {
+        self.factors.iter().map(L::prepared_len).sum()
+    }
+    fn prepare_score<T: Real>(&self, at: Transition, mut prepared: &mut [T]) {
+        for law in &self.factors {
+            let (own, rest) = prepared.split_at_mut(law.prepared_len());
+            law.prepare_score(at, own);
+            prepared = rest;
         }
+    }
+    fn prepared_score_into<T: Real>(
+        &self,
+        prepared: &[T],
+        x: BatchView<'_, T>,
+        out: BatchViewMut<'_, T>,
+        scratch: &mut [T],
+    ) -> bool {
+        self.score_blocks(prepared, x, out, scratch, |law, own, x, out, scratch| {
+            law.prepared_score_into(own, x, out, scratch)
+        })
     }
     /// Factor `i` draws from a field of its own, whose seed is a word of the given field at chain `i`.
     fn sample_into(&self, noise: NoiseField, mut out: BatchViewMut<'_, f64>) {

@@ -195,6 +195,8 @@ impl NoiseField {
         out: &mut [T],
     ) {
         let n = out.len() / (dim * steps);
+        // the slabs of one chain are one piece
+        let (dim, steps) = if n == 1 { (dim * steps, 1) } else { (dim, steps) };
         let span = Span { seed: self.seed, stream, first_chain, first_draw, dim, steps, n };
         if runs_along(dim, n) {
             dispatch(AlongChain::new(span, Copied(out)));

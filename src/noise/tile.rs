@@ -47,6 +47,11 @@ impl<T: Real> TileNoise<T> {
         self.n
     }
 
+    /// Coordinates per chain.
+    pub(crate) fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// Turns to another tile.
     pub(crate) fn move_to(&mut self, first_chain: u64, n: usize) {
         (self.first_chain, self.n) = (first_chain, n);

@@ -109,15 +109,19 @@ impl<T: Real> Workspace<T> {
         self.bad.clear();
     }
 
+    /// Whether some scores could not be used since the last [`take_bad`](Self::take_bad).
+    #[inline]
+    pub(crate) fn has_bad(&self) -> bool {
+        !self.bad.is_empty()
+    }
+
     /// The chains (by column, in order) whose scores could not be used since the last call.
-    pub(crate) fn take_bad(&mut self) -> Option<Vec<(usize, BadScore)>> {
-        if self.bad.is_empty() {
-            return None;
-        }
+    #[cold]
+    pub(crate) fn take_bad(&mut self) -> Vec<(usize, BadScore)> {
         let mut bad = std::mem::take(&mut self.bad);
         bad.sort_by_key(|b| b.0);
         bad.dedup_by_key(|b| b.0);
-        Some(bad)
+        bad
     }
 }
 
@@ -165,6 +169,8 @@ pub(crate) struct StepSetting {
 pub struct StepContext<'a, T: Real> {
     process: &'a dyn ForwardProcess,
     model: &'a dyn ScoreModel<Scalar = T>,
+    /// A time, and what the model prepared for it.
+    prepared: Option<(f64, &'a [T])>,
     workspace: &'a mut Workspace<T>,
     setting: StepSetting,
     evaluations: u64,
@@ -175,10 +181,11 @@ impl<'a, T: Real> StepContext<'a, T> {
     pub(crate) fn new(
         process: &'a dyn ForwardProcess,
         model: &'a dyn ScoreModel<Scalar = T>,
+        prepared: Option<(f64, &'a [T])>,
         workspace: &'a mut Workspace<T>,
         setting: StepSetting,
     ) -> Self {
-        Self { process, model, workspace, setting, evaluations: 0, finite: false }
+        Self { process, model, prepared, workspace, setting, evaluations: 0, finite: false }
     }
 
     /// Chain-evaluations of the score so far in this step.
@@ -216,16 +223,31 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// As `score_into`, but scores may come out that are not finite. False if the call failed; then they were seen to.
     fn score_unchecked(&mut self, t: f64, x: &[T], out: &mut [T]) -> bool {
         assert_eq!(x.len(), out.len(), "a step scored slices of two lengths");
-        let first = self.workspace.noise.first_chain();
-        let (Ok(x), Ok(out)) = (BatchView::new(x, self.dim()), BatchViewMut::new(out, self.dim())) else {
-            panic!("a step scored {} elements, which are no chains of dimension {}", x.len(), self.dim())
+        let noise = &self.workspace.noise;
+        let (dim, first) = (noise.dim(), noise.first_chain());
+        // the whole tile as a rule, which spares a division
+        let n = if x.len() == dim * noise.n_chains() { noise.n_chains() } else { x.len() / dim };
+        assert_eq!(x.len(), dim * n, "a step scored slices that are no whole chains of dimension {dim}");
+        self.evaluations += n as u64;
+        let scratch = &mut self.workspace.model[..];
+        // the views are made where they are handed over: copies of them would wait for each other in memory
+        let scored = match self.prepared {
+            Some((at, prepared)) if at.to_bits() == t.to_bits() => {
+                let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
+                self.model.score_prepared_into(t, prepared, x, out, scratch)
+            }
+            _ => {
+                let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
+                self.model.score_into(t, x, out, scratch)
+            }
         };
-        let (x, mut out) = (x.starting_at(first), out.starting_at(first));
-        self.evaluations += x.n_chains() as u64;
-        match self.model.score_into(t, x, out.reborrow(), &mut self.workspace.model) {
+        match scored {
             Ok(()) => return true,
             // only the model's own failure can be one chain's fault
-            Err(ScoreError::Model(_)) => self.ask_one_by_one(t, x, out),
+            Err(ScoreError::Model(_)) => {
+                let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
+                self.ask_one_by_one(t, x, out);
+            }
             Err(error) => self.refuse(&error.to_string()),
         }
         false
@@ -261,11 +283,13 @@ impl<'a, T: Real> StepContext<'a, T> {
         }
         let vector = self.vector_of(index);
         let noise = &self.workspace.noise;
-        if noise.is_long() && x.len() == noise.n_chains() * self.model.dim() && score.len() == x.len() {
+        if noise.is_long() && x.len() == noise.n_chains() * noise.dim() && score.len() == x.len() {
             let update = Update { a, b, c, score, x, zeros: [T::default(); LANES] };
             return noise.pour(self.setting.stream, vector, update).saw_finite();
         }
-        dispatch(Stochastic { a, b, c, score, noise: self.noise(index), x })
+        let update = Stochastic { a, b, c, score, noise: self.noise(index), x };
+        // fewer elements than lanes are no work for wide registers
+        if update.x.len() < LANES { update.run() } else { dispatch(update) }
     }
 
     /// Noise vector `index` of this step for all chains of the tile, `d x n`: standard normals, the same at every
@@ -275,16 +299,17 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// If `index` is not below the rule's `noise_vectors`: that noise belongs to the next step.
     pub fn noise(&mut self, index: usize) -> &[T] {
         let vector = self.vector_of(index);
-        let s = self.setting;
-        let ahead = s.ahead + (s.vectors - index - 1) as u64;
-        self.workspace.noise.vector(s.stream, vector, ahead)
+        let StepSetting { stream, vectors, ahead, .. } = self.setting;
+        self.workspace.noise.vector(stream, vector, ahead + (vectors - index - 1) as u64)
     }
 
     /// The number in its stream of noise vector `index` of this step.
     fn vector_of(&self, index: usize) -> u64 {
-        let s = self.setting;
-        assert!(index < s.vectors, "a step asked for noise vector {index}; its rule says it draws {}", s.vectors);
-        s.first_vector + index as u64
+        let StepSetting { vectors, first_vector, .. } = self.setting;
+        if index >= vectors {
+            no_such_vector(index, vectors);
+        }
+        first_vector + index as u64
     }
 
     /// The step's own scratch space: `scratch_vectors` times `d x n` elements at least, full of rubbish. Give it back by
@@ -332,6 +357,11 @@ impl<'a, T: Real> StepContext<'a, T> {
             self.workspace.bad.push((j, bad));
         }
     }
+}
+
+#[cold]
+fn no_such_vector(index: usize, vectors: usize) -> ! {
+    panic!("a step asked for noise vector {index}; its rule says it draws {vectors}")
 }
 
 impl<T: Real> fmt::Debug for StepContext<'_, T> {
@@ -433,6 +463,15 @@ impl<T: Real> Kernel for Stochastic<'_, T> {
         let (xs, x_rest) = x[..len].as_chunks_mut::<LANES>();
         let (ss, s_rest) = score[..len].as_chunks::<LANES>();
         let (zs, z_rest) = noise[..len].as_chunks::<LANES>();
+        if xs.is_empty() {
+            // a few elements do without lanes
+            let mut zero = T::default();
+            for ((x, &s), &z) in x_rest.iter_mut().zip(s_rest).zip(z_rest) {
+                *x += (a * *x + b * s) + c * z;
+                zero += *x * T::default();
+            }
+            return zero == T::default();
+        }
         let mut zeros = [T::default(); LANES];
         for ((x, s), z) in xs.iter_mut().zip(ss).zip(zs) {
             let (mut new, s, z) = (*x, *s, *z);

@@ -5,7 +5,7 @@ use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A model that counts its calls and the chains in them.
+/// A model that counts its calls and the chains in them. Preparing a time is not counted.
 ///
 /// ```
 /// use score_diffusion::prelude::*;
@@ -37,6 +37,11 @@ impl<S> Counted<S> {
         self.evaluations.load(Ordering::Relaxed)
     }
 
+    fn count(&self, chains: usize) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.evaluations.fetch_add(chains as u64, Ordering::Relaxed);
+    }
+
     /// The model itself.
     pub fn into_inner(self) -> S {
         self.model
@@ -51,6 +56,23 @@ impl<S: ScoreModel> ScoreModel for Counted<S> {
     fn scratch_len(&self, n_chains: usize) -> usize {
         self.model.scratch_len(n_chains)
     }
+    fn prepared_len(&self) -> usize {
+        self.model.prepared_len()
+    }
+    fn prepare(&self, t: f64, prepared: &mut [S::Scalar]) -> Result<(), ScoreError> {
+        self.model.prepare(t, prepared)
+    }
+    fn score_prepared_into(
+        &self,
+        t: f64,
+        prepared: &[S::Scalar],
+        x: BatchView<'_, S::Scalar>,
+        out: BatchViewMut<'_, S::Scalar>,
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        self.count(x.n_chains());
+        self.model.score_prepared_into(t, prepared, x, out, scratch)
+    }
     fn score_into(
         &self,
         t: f64,
@@ -58,8 +80,7 @@ impl<S: ScoreModel> ScoreModel for Counted<S> {
         out: BatchViewMut<'_, S::Scalar>,
         scratch: &mut [S::Scalar],
     ) -> Result<(), ScoreError> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.evaluations.fetch_add(x.n_chains() as u64, Ordering::Relaxed);
+        self.count(x.n_chains());
         self.model.score_into(t, x, out, scratch)
     }
     fn score_at_times_into(
@@ -69,8 +90,7 @@ impl<S: ScoreModel> ScoreModel for Counted<S> {
         out: BatchViewMut<'_, S::Scalar>,
         scratch: &mut [S::Scalar],
     ) -> Result<(), ScoreError> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.evaluations.fetch_add(x.n_chains() as u64, Ordering::Relaxed);
+        self.count(x.n_chains());
         self.model.score_at_times_into(times, x, out, scratch)
     }
     fn preferred_tile(&self) -> Option<usize> {

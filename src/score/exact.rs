@@ -1,10 +1,10 @@
 //! [`ExactScore`]: the true score of a law under a process.
 
-use super::score_trait::{ScoreModel, check_scratch, check_shapes};
+use super::score_trait::{ScoreModel, check_prepared, check_scratch, check_shapes};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
 use crate::law::Law;
-use crate::process::ForwardProcess;
+use crate::process::{ForwardProcess, Transition};
 use crate::real::Real;
 use std::marker::PhantomData;
 
@@ -55,6 +55,18 @@ impl<L: Law, F: ForwardProcess, T: Real> ExactScore<L, F, T> {
     pub fn process(&self) -> &F {
         &self.process
     }
+
+    /// The marginal at a time, if the law has a density there.
+    fn marginal(&self, t: f64) -> Result<Transition, ScoreError> {
+        let at = self.process.marginal(t);
+        if !(at.scale.is_finite() && at.variance.is_finite()) || t < 0.0 || t > self.process.time_limit() {
+            return Err(ScoreError::Undefined { time: t, reason: "the process has no marginal at this time" });
+        }
+        if !self.law.has_density(at) {
+            return Err(ScoreError::Undefined { time: t, reason: "the law has no density there" });
+        }
+        Ok(at)
+    }
 }
 
 impl<L: Law, F: ForwardProcess, T: Real> ScoreModel for ExactScore<L, F, T> {
@@ -74,14 +86,31 @@ impl<L: Law, F: ForwardProcess, T: Real> ScoreModel for ExactScore<L, F, T> {
     ) -> Result<(), ScoreError> {
         check_shapes(self.dim(), x, &out)?;
         check_scratch(self.law.score_scratch_len(), scratch)?;
-        let at = self.process.marginal(t);
-        if !(at.scale.is_finite() && at.variance.is_finite()) || t < 0.0 || t > self.process.time_limit() {
-            return Err(ScoreError::Undefined { time: t, reason: "the process has no marginal at this time" });
+        self.law.diffused_score_into(self.marginal(t)?, x, out, scratch);
+        Ok(())
+    }
+    fn prepared_len(&self) -> usize {
+        self.law.prepared_len()
+    }
+    fn prepare(&self, t: f64, prepared: &mut [T]) -> Result<(), ScoreError> {
+        check_prepared(self.law.prepared_len(), prepared)?;
+        self.law.prepare_score(self.marginal(t)?, prepared);
+        Ok(())
+    }
+    fn score_prepared_into(
+        &self,
+        t: f64,
+        prepared: &[T],
+        x: BatchView<'_, T>,
+        mut out: BatchViewMut<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<(), ScoreError> {
+        check_shapes(self.dim(), x, &out)?;
+        check_scratch(self.law.score_scratch_len(), scratch)?;
+        check_prepared(self.law.prepared_len(), prepared)?;
+        if !self.law.prepared_score_into(prepared, x, out.reborrow(), scratch) {
+            self.law.diffused_score_into(self.marginal(t)?, x, out, scratch);
         }
-        if !self.law.has_density(at) {
-            return Err(ScoreError::Undefined { time: t, reason: "the law has no density there" });
-        }
-        self.law.diffused_score_into(at, x, out, scratch);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! [`Mlp`]: a multilayer perceptron with given weights.
 
-use super::score_trait::{ScoreModel, check_scratch, check_shapes};
+use super::score_trait::{ScoreModel, check_prepared, check_scratch, check_shapes};
 use super::time_features::TimeFeatures;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
@@ -210,6 +210,16 @@ impl<T: Real> Mlp<T> {
         (16 * 1024 / self.widest().max(self.dim())).clamp(32, 1024)
     }
 
+    /// Block by block, from what was prepared.
+    fn score_blocks(&self, prepared: &[T], x: BatchView<'_, T>, mut out: BatchViewMut<'_, T>, scratch: &mut [T]) {
+        let start = &prepared[self.time.len()..];
+        let (write, read) = scratch.split_at_mut(self.widest() * x.n_chains().min(self.block()));
+        let len = self.block() * self.dim();
+        for (x, out) in x.as_slice().chunks(len).zip(out.as_mut_slice().chunks_mut(len)) {
+            self.forward(Some(start), x, out, write, read);
+        }
+    }
+
     /// All layers on one block of chains. The first one adds to `start`, or to what `out` of that layer holds already.
     fn forward<'a>(&self, start: Option<&[T]>, x: &[T], out: &mut [T], mut write: &'a mut [T], mut read: &'a mut [T]) {
         let (n, last) = (x.len() / self.dim(), self.layers.len() - 1);
@@ -283,7 +293,7 @@ impl<T: Real> ScoreModel for Mlp<T> {
         &self,
         t: f64,
         x: BatchView<'_, T>,
-        mut out: BatchViewMut<'_, T>,
+        out: BatchViewMut<'_, T>,
         scratch: &mut [T],
     ) -> Result<(), ScoreError> {
         check_shapes(self.dim(), x, &out)?;
@@ -291,16 +301,38 @@ impl<T: Real> ScoreModel for Mlp<T> {
         if x.n_chains() == 0 {
             return Ok(());
         }
-        let (features, scratch) = scratch.split_at_mut(self.time.len());
-        let (start, scratch) = scratch.split_at_mut(self.time_weights.outputs());
-        let (write, read) = scratch.split_at_mut(self.widest() * x.n_chains().min(self.block()));
+        let (prepared, scratch) = scratch.split_at_mut(self.prepared_len());
+        self.prepare(t, prepared)?;
+        self.score_blocks(prepared, x, out, scratch);
+        Ok(())
+    }
+
+    /// The time's part of the first layer, behind its features.
+    fn prepared_len(&self) -> usize {
+        self.time.len() + self.time_weights.outputs()
+    }
+
+    fn prepare(&self, t: f64, prepared: &mut [T]) -> Result<(), ScoreError> {
+        check_prepared(self.prepared_len(), prepared)?;
+        let (features, start) = prepared.split_at_mut(self.time.len());
         self.time.write(t, features)?;
         let bias = Some(&self.layers[0].bias[..]);
         dispatch(Product { weights: &self.time_weights, bias, x: features, out: start });
-        let len = self.block() * self.dim();
-        for (x, out) in x.as_slice().chunks(len).zip(out.as_mut_slice().chunks_mut(len)) {
-            self.forward(Some(start), x, out, write, read);
-        }
+        Ok(())
+    }
+
+    fn score_prepared_into(
+        &self,
+        _: f64,
+        prepared: &[T],
+        x: BatchView<'_, T>,
+        out: BatchViewMut<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<(), ScoreError> {
+        check_shapes(self.dim(), x, &out)?;
+        check_scratch(self.scratch_len(x.n_chains()), scratch)?;
+        check_prepared(self.prepared_len(), prepared)?;
+        self.score_blocks(prepared, x, out, scratch);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! [`Parametrisation`]: what a network predicts instead of the score, and [`Reparametrised`], which converts.
 
-use super::score_trait::{ScoreModel, check_shapes};
+use super::score_trait::{ScoreModel, check_prepared, check_shapes, for_equal_times};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
 use crate::process::{ForwardProcess, Transition};
@@ -177,6 +177,30 @@ impl<M: ScoreModel, F: ForwardProcess> Reparametrised<M, F> {
     pub fn to_score(model: M, process: F, from: Parametrisation) -> Self {
         Self::new(model, process, from, Parametrisation::Score)
     }
+
+    /// What the state and the output are multiplied by at a time.
+    fn conversion(&self, t: f64) -> Result<(M::Scalar, M::Scalar), ScoreError> {
+        let both = self.from.convert(self.to, self.process.marginal(t));
+        if !(both.state.is_finite() && both.output.is_finite()) {
+            return Err(ScoreError::Undefined {
+                time: t,
+                reason: "the parametrisations cannot be converted at zero noise or zero signal",
+            });
+        }
+        Ok((M::Scalar::of(both.state), M::Scalar::of(both.output)))
+    }
+
+    fn convert(
+        &self,
+        (state, output): (M::Scalar, M::Scalar),
+        x: BatchView<'_, M::Scalar>,
+        mut out: BatchViewMut<'_, M::Scalar>,
+    ) {
+        // not even a state that is not finite may touch an output that is passed on
+        if self.from != self.to {
+            dispatch(Convert { state, output, x: x.as_slice(), out: out.as_mut_slice() });
+        }
+    }
 }
 
 /// `out <- state x + output out`
@@ -214,20 +238,45 @@ impl<M: ScoreModel, F: ForwardProcess> ScoreModel for Reparametrised<M, F> {
     ) -> Result<(), ScoreError> {
         check_shapes(self.dim(), x, &out)?;
         self.model.score_into(t, x, out.reborrow(), scratch)?;
-        if self.from == self.to {
-            return Ok(());
-        }
-        let at = self.process.marginal(t);
-        let both = self.from.convert(self.to, at);
-        if !(both.state.is_finite() && both.output.is_finite()) {
-            return Err(ScoreError::Undefined {
-                time: t,
-                reason: "the parametrisations cannot be converted at zero noise or zero signal",
-            });
-        }
-        let (state, output) = (M::Scalar::of(both.state), M::Scalar::of(both.output));
-        dispatch(Convert { state, output, x: x.as_slice(), out: out.as_mut_slice() });
+        self.convert(self.conversion(t)?, x, out);
         Ok(())
+    }
+    /// The conversion's two coefficients, before what the model prepares.
+    fn prepared_len(&self) -> usize {
+        2 + self.model.prepared_len()
+    }
+    fn prepare(&self, t: f64, prepared: &mut [M::Scalar]) -> Result<(), ScoreError> {
+        check_prepared(self.prepared_len(), prepared)?;
+        (prepared[0], prepared[1]) = self.conversion(t)?;
+        self.model.prepare(t, &mut prepared[2..])
+    }
+    fn score_prepared_into(
+        &self,
+        t: f64,
+        prepared: &[M::Scalar],
+        x: BatchView<'_, M::Scalar>,
+        mut out: BatchViewMut<'_, M::Scalar>,
+        scratch: &mut [M::Scalar],
+    ) -> Result<(), ScoreError> {
+        check_shapes(self.dim(), x, &out)?;
+        check_prepared(self.prepared_len(), prepared)?;
+        self.model.score_prepared_into(t, &prepared[2..], x, out.reborrow(), scratch)?;
+        self.convert((prepared[0], prepared[1]), x, out);
+        Ok(())
+    }
+    fn score_at_times_into(
+        &self,
+        times: &[f64],
+        x: BatchView<'_, M::Scalar>,
+        mut out: BatchViewMut<'_, M::Scalar>,
+        scratch: &mut [M::Scalar],
+    ) -> Result<(), ScoreError> {
+        check_shapes(self.dim(), x, &out)?;
+        self.model.score_at_times_into(times, x, out.reborrow(), scratch)?;
+        for_equal_times(times, |t, chains| {
+            self.convert(self.conversion(t)?, x.columns(chains.clone()), out.columns_mut(chains));
+            Ok(())
+        })
     }
     fn preferred_tile(&self) -> Option<usize> {
         self.model.preferred_tile()

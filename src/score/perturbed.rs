@@ -64,6 +64,24 @@ impl<S: ScoreModel> PerturbedScore<S> {
             Error::Scale(relative) => fisher_information.map(|j| relative.abs() * j.sqrt()),
         }
     }
+
+    fn add_error(&self, mut out: BatchViewMut<'_, S::Scalar>) {
+        match &self.error {
+            Error::Shift(shift) => {
+                for chain in out.chains_mut() {
+                    for (s, &c) in chain.iter_mut().zip(shift) {
+                        *s += S::Scalar::of(c);
+                    }
+                }
+            }
+            Error::Scale(relative) => {
+                let factor = S::Scalar::of(1.0 + relative);
+                for s in out.as_mut_slice() {
+                    *s *= factor;
+                }
+            }
+        }
+    }
 }
 
 impl<S: ScoreModel> ScoreModel for PerturbedScore<S> {
@@ -83,21 +101,38 @@ impl<S: ScoreModel> ScoreModel for PerturbedScore<S> {
     ) -> Result<(), ScoreError> {
         check_shapes(self.dim(), x, &out)?;
         self.model.score_into(t, x, out.reborrow(), scratch)?;
-        match &self.error {
-            Error::Shift(shift) => {
-                for chain in out.chains_mut() {
-                    for (s, &c) in chain.iter_mut().zip(shift) {
-                        *s += S::Scalar::of(c);
-                    }
-                }
-            }
-            Error::Scale(relative) => {
-                let factor = S::Scalar::of(1.0 + relative);
-                for s in out.as_mut_slice() {
-                    *s *= factor;
-                }
-            }
-        }
+        self.add_error(out);
+        Ok(())
+    }
+    fn prepared_len(&self) -> usize {
+        self.model.prepared_len()
+    }
+    fn prepare(&self, t: f64, prepared: &mut [S::Scalar]) -> Result<(), ScoreError> {
+        self.model.prepare(t, prepared)
+    }
+    fn score_prepared_into(
+        &self,
+        t: f64,
+        prepared: &[S::Scalar],
+        x: BatchView<'_, S::Scalar>,
+        mut out: BatchViewMut<'_, S::Scalar>,
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        check_shapes(self.dim(), x, &out)?;
+        self.model.score_prepared_into(t, prepared, x, out.reborrow(), scratch)?;
+        self.add_error(out);
+        Ok(())
+    }
+    fn score_at_times_into(
+        &self,
+        times: &[f64],
+        x: BatchView<'_, S::Scalar>,
+        mut out: BatchViewMut<'_, S::Scalar>,
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        check_shapes(self.dim(), x, &out)?;
+        self.model.score_at_times_into(times, x, out.reborrow(), scratch)?;
+        self.add_error(out);
         Ok(())
     }
     fn preferred_tile(&self) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! [`ProjectedScore`]: the denoiser confined to where the data can be.
 
-use super::score_trait::{ScoreModel, check_shapes};
+use super::score_trait::{ScoreModel, check_prepared, check_shapes, for_equal_times};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
 use crate::process::ForwardProcess;
@@ -108,9 +108,29 @@ impl<S: ScoreModel, F: ForwardProcess> ProjectedScore<S, F> {
     }
 }
 
+impl<S: ScoreModel, F: ForwardProcess> ProjectedScore<S, F> {
+    /// `alpha_t` and `s_t^2`.
+    fn noise(&self, t: f64) -> Result<(S::Scalar, S::Scalar), ScoreError> {
+        let at = self.process.marginal(t);
+        let variance = at.scale * at.scale * self.component_variance + at.variance;
+        let (alpha, v) = (S::Scalar::of(at.scale), S::Scalar::of(variance));
+        let usable = variance.is_finite() && v.as_f64() > 0.0 && at.scale.is_finite();
+        if !usable {
+            return Err(ScoreError::Undefined { time: t, reason: "a denoiser needs some noise" });
+        }
+        Ok((alpha, v))
+    }
+}
+
 impl ConvexSet {
-    /// Replaces `s` by the score of the projected denoiser, for one chain. `alpha` and `v` are `alpha_t` and `s_t^2`.
-    fn project<T: Real>(&self, alpha: T, v: T, x: &[T], s: &mut [T]) {
+    /// Replaces the scores by those of the projected denoiser. `alpha` and `v` are `alpha_t` and `s_t^2`.
+    fn project<T: Real>(&self, alpha: T, v: T, x: BatchView<'_, T>, mut scores: BatchViewMut<'_, T>) {
+        for (x, s) in x.chains().zip(scores.chains_mut()) {
+            self.project_chain(alpha, v, x, s);
+        }
+    }
+
+    fn project_chain<T: Real>(&self, alpha: T, v: T, x: &[T], s: &mut [T]) {
         match self {
             Self::Ball { centre, radius } => {
                 // alpha (D - c) in f64; its norm after scaling, so that no square overflows, and in a fixed order
@@ -158,18 +178,48 @@ impl<S: ScoreModel, F: ForwardProcess> ScoreModel for ProjectedScore<S, F> {
         scratch: &mut [S::Scalar],
     ) -> Result<(), ScoreError> {
         check_shapes(self.dim(), x, &out)?;
-        let at = self.process.marginal(t);
-        let variance = at.scale * at.scale * self.component_variance + at.variance;
-        let (alpha, v) = (S::Scalar::of(at.scale), S::Scalar::of(variance));
-        let usable = variance.is_finite() && v.as_f64() > 0.0 && at.scale.is_finite();
-        if !usable {
-            return Err(ScoreError::Undefined { time: t, reason: "a denoiser needs some noise" });
-        }
+        let (alpha, v) = self.noise(t)?;
         self.model.score_into(t, x, out.reborrow(), scratch)?;
-        for (x, s) in x.chains().zip(out.chains_mut()) {
-            self.set.project(alpha, v, x, s);
-        }
+        self.set.project(alpha, v, x, out);
         Ok(())
+    }
+    /// `alpha_t` and `s_t^2`, before what the model prepares.
+    fn prepared_len(&self) -> usize {
+        2 + self.model.prepared_len()
+    }
+    fn prepare(&self, t: f64, prepared: &mut [S::Scalar]) -> Result<(), ScoreError> {
+        check_prepared(self.prepared_len(), prepared)?;
+        (prepared[0], prepared[1]) = self.noise(t)?;
+        self.model.prepare(t, &mut prepared[2..])
+    }
+    fn score_prepared_into(
+        &self,
+        t: f64,
+        prepared: &[S::Scalar],
+        x: BatchView<'_, S::Scalar>,
+        mut out: BatchViewMut<'_, S::Scalar>,
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        check_shapes(self.dim(), x, &out)?;
+        check_prepared(self.prepared_len(), prepared)?;
+        self.model.score_prepared_into(t, &prepared[2..], x, out.reborrow(), scratch)?;
+        self.set.project(prepared[0], prepared[1], x, out);
+        Ok(())
+    }
+    fn score_at_times_into(
+        &self,
+        times: &[f64],
+        x: BatchView<'_, S::Scalar>,
+        mut out: BatchViewMut<'_, S::Scalar>,
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        check_shapes(self.dim(), x, &out)?;
+        self.model.score_at_times_into(times, x, out.reborrow(), scratch)?;
+        for_equal_times(times, |t, chains| {
+            let (alpha, v) = self.noise(t)?;
+            self.set.project(alpha, v, x.columns(chains.clone()), out.columns_mut(chains));
+            Ok(())
+        })
     }
     fn preferred_tile(&self) -> Option<usize> {
         self.model.preferred_tile()
