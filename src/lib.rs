@@ -78,5 +78,8 @@ struct Design;
 #[doc = include_str!("../docs/conventions.md")]
 struct Conventions;
 #[cfg(doctest)]
+#[doc = include_str!("../docs/guarantees.md")]
+struct Guarantees;
+#[cfg(doctest)]
 #[doc = include_str!("../docs/distances.md")]
 struct Distances;

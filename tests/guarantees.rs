@@ -200,6 +200,9 @@ fn explanations_and_places_are_real() {
             let heading = theory.lines().any(|l| l.trim_start_matches('#').trim() == place && l.starts_with("##"));
             assert!(heading, "no section {place:?}");
         }
+        // every constant that it names is listed, with its provenance
+        assert!(!term.facts.is_empty() && !term.assumptions.is_empty());
+        assert!(term.facts.iter().all(|name| c.facts().iter().any(|f| &f.0 == name)), "{:?}", term.facts);
     }
     // what halving the dominant term is said to cost is what it costs
     let c = Certificate::total_variation(&exact_sampler(50), &data, &ScoreAccuracy::exact()).unwrap();

@@ -54,6 +54,8 @@ pub struct Term {
     pub place: Cow<'static, str>,
     /// What it rests on.
     pub assumptions: Cow<'static, str>,
+    /// The constants that it uses, by their names in [`Certificate::facts`], where their provenance stands.
+    pub facts: Vec<String>,
 }
 
 /// What it takes to halve one term.
@@ -385,8 +387,31 @@ fn shares(setting: &Setting<'_>, metric: Metric, bound: f64) -> Vec<Term> {
     }
     falls
         .into_iter()
-        .map(|(source, value)| Term { source, value, place: place(source), assumptions: assumptions(setting, source) })
+        .map(|(source, value)| Term {
+            source,
+            value,
+            place: place(source),
+            assumptions: assumptions(setting, source),
+            facts: facts(setting, source),
+        })
         .collect()
+}
+
+/// The names of the constants that a source's term uses.
+fn facts(setting: &Setting<'_>, source: Source) -> Vec<String> {
+    let names = |facts: Vec<(String, Known)>| facts.into_iter().map(|f| f.0).collect::<Vec<String>>();
+    let (data, score) = (names(setting.data.facts()), names(setting.accuracy.facts()));
+    match source {
+        Source::InitialLaw => data,
+        Source::CorrectorDiscretisation | Source::ReverseDiscretisation => {
+            data.into_iter().filter(|name| name != "E||X_0||^2").collect()
+        }
+        Source::CorrectorScore => data.into_iter().chain(score).collect(),
+        Source::ReverseScore => score.into_iter().take(1).collect(),
+        Source::EarlyStopping => {
+            data.into_iter().filter(|name| name.contains("||^2") || name.contains("tau")).collect()
+        }
+    }
 }
 
 fn place(source: Source) -> Cow<'static, str> {

@@ -247,6 +247,12 @@ impl LossCurve {
         &self.at
     }
 
+    /// Coordinates of the data.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.at.first().map_or(0, |at| at.dim)
+    }
+
     /// Draws of noise per data point and time.
     #[must_use]
     pub fn draws(&self) -> u64 {

@@ -7,6 +7,7 @@
 //! It carries all that the reverse process's bounds need to know of the data: the Fisher information of `p_t` is
 //! `(d - r mmse(r)) / sigma_t^2`, and the integral of `mmse` is twice the mutual information of data and noisy data.
 
+use super::denoising_loss::{LossAtTime, LossCurve};
 use super::provenance::{CONFIDENCE_Z, Provenance};
 use crate::error::ParameterError;
 use crate::law::{Empirical, Gaussian, GaussianMixture, Law, Product};
@@ -24,11 +25,9 @@ use crate::math::portable::{exp, ln};
 /// ```
 /// use score_diffusion::prelude::*;
 /// use score_diffusion::guarantees::MmseCurve;
-/// let law = GaussianMixture::isotropic(&[0.5, 0.5], &[vec![-1.0], vec![1.0]], &[0.0, 0.0]);
-/// assert!(law.is_err());                                                    // points are an `Empirical`
 /// let signs = MmseCurve::of_points(&Empirical::new(&[-1.0, 1.0], 1)?)?;
 /// assert!((signs.upper(0.0) - 1.0).abs() < 1e-6);                           // the variance
-/// assert!((signs.upper(1.0) - 0.405).abs() < 1e-3);                         // 1 - E tanh(1 + xi)
+/// assert!((signs.upper(1.0) - 0.4496).abs() < 1e-4);                        // 1 - E tanh(1 + xi)
 /// assert!(signs.upper(50.0) < 1e-10);                                       // two points are told apart
 /// # Ok::<(), ParameterError>(())
 /// ```
@@ -219,6 +218,35 @@ impl MmseCurve {
         let worst = error.iter().fold(0.0_f64, |a, &b| a.max(b));
         let provenance = Provenance::Measured { estimate: estimate[0], standard_error: worst, n };
         Ok(Self { dim, form: Form::Between { r, lower, upper }, provenance })
+    }
+
+    /// Upper limits from measured losses of a trained denoiser: `mmse <= E||X_0 - D||^2`. The model may be any; a good one
+    /// gives good limits.
+    ///
+    /// # Errors
+    /// [`ParameterError`] if two losses are at the same time.
+    ///
+    /// # Example
+    /// ```
+    /// use score_diffusion::prelude::*;
+    /// use score_diffusion::guarantees::{DenoisingLoss, MmseCurve};
+    /// let law = Gaussian::isotropic(vec![1.0, 0.0], 0.5)?;
+    /// let (data, model) = (law.sample_seeded(4000, 1)?, ExactScore::new(law.clone(), OrnsteinUhlenbeck));
+    /// let losses = DenoisingLoss::new(4, 1)?.measure(&model, &OrnsteinUhlenbeck, BatchView::try_from(&data)?, &[0.1, 0.5, 1.0])?;
+    /// let (limits, exact) = (MmseCurve::from_losses(&losses)?, MmseCurve::gaussian(&law));
+    /// let r = OrnsteinUhlenbeck.marginal(0.5).snr();
+    /// assert!(exact.upper(r) < limits.upper(r) && limits.upper(r) < 1.2 * exact.upper(r));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_losses(losses: &LossCurve) -> Result<Self, ParameterError> {
+        let point = |at: &LossAtTime| {
+            let loss = at.denoiser_loss();
+            (at.marginal().snr(), loss.value, loss.standard_error)
+        };
+        let mut points: Vec<_> = losses.at().iter().map(point).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let n = losses.at().iter().map(|at| at.loss().n).min().unwrap_or(0);
+        Self::between(losses.dim(), &points, n, true)
     }
 
     /// Coordinates, `d`.

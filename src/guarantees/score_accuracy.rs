@@ -1,6 +1,7 @@
 //! How wrong a score model is: what the bounds ask of it.
 
 use super::data::DataConstants;
+use super::denoising_loss::{LossAtTime, LossCurve};
 use super::provenance::{Known, Provenance};
 use crate::error::ParameterError;
 use crate::math::portable::{exp, ln, ln_1p};
@@ -183,6 +184,42 @@ impl ScoreAccuracy {
             limits[before].max(limits[after])
         };
         Ok(Self::only(Curve::Function(Arc::new(curve)), provenance))
+    }
+
+    /// Upper limits on `eps_t` from measured losses: `eps_t^2 = loss - (d/sigma_t^2 - J_t)`, with what the data's constants
+    /// say about `J_t`. With its exact curve this is the error itself, three standard errors up; without, it is the loss
+    /// less a lower bound, and can be far above. Between the times as [`l2_measured`](Self::l2_measured).
+    ///
+    /// # Errors
+    /// [`ParameterError`] if the dimensions differ or two losses are at the same time.
+    ///
+    /// # Example
+    /// ```
+    /// use score_diffusion::prelude::*;
+    /// use score_diffusion::guarantees::{DataConstants, DenoisingLoss, ScoreAccuracy};
+    /// let law = Gaussian::isotropic(vec![0.0; 2], 0.5)?;
+    /// let exact = ExactScore::new(law.clone(), OrnsteinUhlenbeck);
+    /// let model = PerturbedScore::shifted(exact, vec![0.3, 0.4])?;                      // eps_t = 0.5
+    /// let held_out = law.sample_seeded(20_000, 2)?;
+    /// let losses = DenoisingLoss::new(2, 3)?.measure(&model, &OrnsteinUhlenbeck, BatchView::try_from(&held_out)?, &[0.3, 1.0])?;
+    /// let known = ScoreAccuracy::from_losses(&losses, &DataConstants::gaussian(&law)?)?;
+    /// assert!(known.l2(0.3) > 0.5 && known.l2(0.3) < 0.6);
+    /// // nothing known but the size of the data: an upper limit only
+    /// let limit = ScoreAccuracy::from_losses(&losses, &DataConstants::bounded(2, 5.0)?)?;
+    /// assert!(limit.l2(0.3) > 1.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_losses(losses: &LossCurve, data: &DataConstants) -> Result<Self, ParameterError> {
+        ParameterError::same("the losses' data", "coordinates", data.dim(), losses.dim())?;
+        let point = |at: &LossAtTime| {
+            let (m, loss) = (at.marginal(), at.loss());
+            // d/sigma^2 - J = r mmse/sigma^2
+            let constant = m.snr() * data.mmse_lower(m.snr()) / m.variance;
+            (at.time(), (loss.value - constant).max(0.0), loss.standard_error)
+        };
+        let mut points: Vec<_> = losses.at().iter().map(point).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Self::l2_measured(&points, losses.at().iter().map(|at| at.loss().n).min().unwrap_or(0))
     }
 
     fn only(l2: Curve, provenance: Provenance) -> Self {
