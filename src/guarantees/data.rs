@@ -2,6 +2,7 @@
 
 use super::mmse::{MmseCurve, equal_isotropic_variance};
 use super::provenance::{CONFIDENCE_Z, Known, Provenance};
+use super::reverse_bound::at_least_zero;
 use super::score_accuracy::minimum;
 use crate::batch::BatchView;
 use crate::error::ParameterError;
@@ -602,13 +603,13 @@ impl DataConstants {
         let (a, b) = (rate - 1.0 / at.variance, r / at.variance);
         if let Some(decline) = self.decline(r) {
             let square = d * a * a + 2.0 * a * b * self.mmse_upper(r) + b * b * decline;
-            return Some(square.max(0.0).sqrt());
+            return Some(at_least_zero(square).sqrt());
         }
         // E ||Cov||_F^2 <= C mmse
         let by_mmse = self.posterior_covariance(r).map(|c| {
             let m = self.mmse_upper(r);
             let cross = if a > 0.0 { m } else { self.mmse_lower(r) };
-            (d * a * a + 2.0 * a * b * cross + b * b * c * m).max(0.0).sqrt()
+            at_least_zero(d * a * a + 2.0 * a * b * cross + b * b * c * m).sqrt()
         });
         match (everywhere, by_mmse) {
             (Some(x), Some(y)) => Some(x.min(y)),

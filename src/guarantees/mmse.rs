@@ -47,16 +47,20 @@ pub struct MmseCurve {
 enum Form {
     /// `sum m l/(1 + r l)` over eigenvalues of the covariance and their multiplicities; exact for Gaussians.
     Linear { spectrum: Vec<(f64, f64)>, exact: bool },
-    /// Exact values and declines at equally spaced `ln r`.
+    /// Exact values and declines at equally spaced `ln r`; lists longer than [`BASE`] start earlier.
     Table { values: Vec<f64>, declines: Vec<f64> },
     /// Limits at increasing `r`.
     Between { r: Vec<f64>, lower: Vec<f64>, upper: Vec<f64> },
 }
 
-/// The tables' range in `ln r` (about 1e-9 to 1e13), and their spacing.
+/// The tables' range in `ln r` (about 1e-9 to 1e13) and their spacing. Tables of wide laws start earlier, see
+/// [`earlier_points`].
 const FIRST: f64 = -21.0;
 const LAST: f64 = 30.0;
 const SPACING: f64 = 0.025;
+
+/// Points of a table that starts at `FIRST`.
+const BASE: usize = ((LAST - FIRST) / SPACING) as usize + 1;
 
 impl MmseCurve {
     /// The exact curve of a Gaussian: `sum_i l_i/(1 + r l_i)` over the eigenvalues of its covariance.
@@ -166,10 +170,10 @@ impl MmseCurve {
             let (name, allowed) = ("parts whose curve is not exact", "0");
             return Err(ParameterError::Count { name, given: inexact as u64, allowed });
         }
-        let points = table_points();
-        let (mut values, mut declines) = (vec![0.0; points.len()], vec![0.0; points.len()]);
+        let n = parts.iter().map(Self::table_length).fold(BASE, usize::max);
+        let (mut values, mut declines) = (vec![0.0; n], vec![0.0; n]);
         for part in parts {
-            let (v, d) = part.on_the_table();
+            let (v, d) = part.on_the_table(n);
             for (sum, one) in values.iter_mut().zip(v).chain(declines.iter_mut().zip(d)) {
                 *sum += one;
             }
@@ -299,7 +303,8 @@ impl MmseCurve {
 
     /// The curve of a mixture on the line, from weights, means and variances of its components.
     fn on_the_line(components: &[(f64, f64, f64)]) -> Self {
-        let (values, declines) = table_points().into_iter().map(|r| line_moments(components, r)).unzip();
+        let n = BASE + earlier_points(line_variance(components));
+        let (values, declines) = table_points(n).map(|r| line_moments(components, r)).unzip();
         let by = "quadrature of the posterior variance";
         Self { dim: 1, form: Form::Table { values, declines }, provenance: Provenance::proved(by) }
     }
@@ -308,7 +313,7 @@ impl MmseCurve {
     fn with_noise_directions(mut self, count: usize, variance: f64) -> Self {
         self.dim += count;
         if let Form::Table { values, declines } = &mut self.form {
-            for (r, (value, decline)) in table_points().into_iter().zip(values.iter_mut().zip(declines)) {
+            for (r, (value, decline)) in table_points(values.len()).zip(values.iter_mut().zip(declines)) {
                 let left = variance / (1.0 + r * variance);
                 *value += count as f64 * left;
                 *decline += count as f64 * left * left;
@@ -317,19 +322,44 @@ impl MmseCurve {
         self
     }
 
-    /// Values and declines of an exact curve at the table's points.
-    fn on_the_table(&self) -> (Vec<f64>, Vec<f64>) {
+    /// Points of a table that holds the curve.
+    fn table_length(&self) -> usize {
         match &self.form {
-            Form::Table { values, declines } => (values.clone(), declines.clone()),
-            _ => table_points().into_iter().map(|r| (self.upper(r), self.decline(r).unwrap_or(f64::NAN))).unzip(),
+            Form::Table { values, .. } => values.len(),
+            _ => BASE + earlier_points(self.upper(0.0)),
+        }
+    }
+
+    /// Values and declines of an exact curve at the points of a table of this length.
+    fn on_the_table(&self, n: usize) -> (Vec<f64>, Vec<f64>) {
+        match &self.form {
+            Form::Table { values, declines } if values.len() == n => (values.clone(), declines.clone()),
+            _ => table_points(n).map(|r| (self.upper(r), self.decline(r).unwrap_or(f64::NAN))).unzip(),
         }
     }
 }
 
+/// How many points before `FIRST` the table of a law with this variance has: at its first point the channel says nothing,
+/// `r` times the variance is `e^FIRST` at most, and the curve is as at 0.
+fn earlier_points(variance: f64) -> usize {
+    if variance > 1.0 && variance.is_finite() { (ln(variance) / SPACING).ceil() as usize } else { 0 }
+}
+
+/// The first `ln r` of a table of this length.
+fn table_start(n: usize) -> f64 {
+    FIRST - SPACING * n.saturating_sub(BASE) as f64
+}
+
 /// The table's `r`.
-fn table_points() -> Vec<f64> {
-    let n = ((LAST - FIRST) / SPACING) as usize + 1;
-    (0..n).map(|j| exp(FIRST + SPACING * j as f64)).collect()
+fn table_points(n: usize) -> impl Iterator<Item = f64> {
+    let earlier = n.saturating_sub(BASE) as f64;
+    (0..n).map(move |j| exp(FIRST + SPACING * (j as f64 - earlier)))
+}
+
+/// The variance of a mixture on the line.
+fn line_variance(components: &[(f64, f64, f64)]) -> f64 {
+    let mean: f64 = components.iter().map(|c| c.0 * c.1).sum();
+    components.iter().map(|c| c.0 * (c.2 + (c.1 - mean) * (c.1 - mean))).sum()
 }
 
 fn linear_decline(spectrum: &[(f64, f64)], r: f64) -> f64 {
@@ -339,11 +369,12 @@ fn linear_decline(spectrum: &[(f64, f64)], r: f64) -> f64 {
 
 /// Value and decline between the table's points: the cubic with the right values and slopes at both ends.
 fn hermite(values: &[f64], declines: &[f64], r: f64) -> (f64, f64) {
-    let place = if r > 0.0 { ((ln(r) - FIRST) / SPACING).clamp(0.0, (values.len() - 1) as f64) } else { 0.0 };
+    let start = table_start(values.len());
+    let place = if r > 0.0 { ((ln(r) - start) / SPACING).clamp(0.0, (values.len() - 1) as f64) } else { 0.0 };
     let j = (place as usize).min(values.len() - 2);
     let u = place - j as f64;
     // slopes in u: d mmse/du = -decline r SPACING
-    let slope = |k: usize| -declines[k] * exp(FIRST + SPACING * k as f64) * SPACING;
+    let slope = |k: usize| -declines[k] * exp(start + SPACING * k as f64) * SPACING;
     let (a, b, p, q) = (values[j], values[j + 1], slope(j), slope(j + 1));
     let value = a + u * (p + u * (3.0 * (b - a) - 2.0 * p - q + u * (2.0 * (a - b) + p + q)));
     // the decline never turns negative: a cubic through four logarithms where there are any
@@ -375,9 +406,8 @@ fn line_moments(components: &[(f64, f64, f64)], r: f64) -> (f64, f64) {
     // components that are one point as far as the channel can tell: the linear error, with no quadrature
     let equal = components.iter().all(|c| c.2 == smallest);
     if equal && widest * widest * r < 1e-9 {
-        let mean: f64 = components.iter().map(|c| c.0 * c.1).sum();
-        let spread: f64 = components.iter().map(|c| c.0 * (c.1 - mean) * (c.1 - mean)).sum();
-        let left = (spread + smallest) / (1.0 + r * (spread + smallest));
+        let variance = line_variance(components);
+        let left = variance / (1.0 + r * variance);
         return (left, left * left);
     }
     // posterior of component k: weight, rate of the mean, variance
