@@ -453,3 +453,42 @@ fn a_tail_needs_the_denoiser_itself_projected() {
     // the projected V + tau xi has an unbounded error against a law without that noise
     assert!(matches!(of(0.1), Err(CertificateError::Unknown { .. })));
 }
+
+#[test]
+fn curves_of_a_narrow_component_beside_a_wide_one() {
+    // both centred at 0: E Var(X|Y) by a fine midpoint rule
+    for (wide, narrow) in [(9.0, 1e-4), (9.0, 1e-6), (1.0, 0.04)] {
+        let law = GaussianMixture::isotropic(&[0.5, 0.5], &[vec![0.0], vec![0.0]], &[wide, narrow]).unwrap();
+        let curve = MmseCurve::of_line(&law).unwrap();
+        for r in [1.0, 1e2, 1e4, 1e6] {
+            let noise = 1.0 / r;
+            let (a, b): (f64, f64) = (wide + noise, narrow + noise);
+            let variance = |y: f64| {
+                let (p, q) = ((-0.5 * y * y / a).exp() / a.sqrt(), (-0.5 * y * y / b).exp() / b.sqrt());
+                let (x, z) = (wide / a * y, narrow / b * y);
+                let gap = p * q / (p + q) * (x - z) * (x - z);
+                0.5 * (p * wide * noise / a + q * narrow * noise / b + gap) / std::f64::consts::TAU.sqrt()
+            };
+            // y = b sinh(x): even steps for both widths
+            let (n, most) = (20_000, (9.0 * a.sqrt() / b.sqrt()).asinh());
+            let point = |i: usize| 2.0 * most * (i as f64 + 0.5) / f64::from(n) - most;
+            let sum: f64 = (0..n as usize).map(|i| variance(b.sqrt() * point(i).sinh()) * point(i).cosh()).sum();
+            let truth = sum * b.sqrt() * 2.0 * most / f64::from(n);
+            assert!((curve.upper(r) / truth - 1.0).abs() < 1e-7, "{wide} {narrow} {r}: {} {truth}", curve.upper(r));
+        }
+    }
+}
+
+#[test]
+fn squares_that_overflow_do_not_make_bounds_small() {
+    // a horizon that is long enough for the start, and an early stop at which r times the variance overflows
+    let sampler = PredictorCorrector::new(
+        ExactScore::new(Gaussian::standard(1).unwrap(), OrnsteinUhlenbeck),
+        TimeGrid::geometric(400.0, 1e-10, 100).unwrap(),
+    );
+    let sampler = sampler.unwrap().with_predictor(ExponentialIntegrator::ScaledScoreHeld).unwrap();
+    for data in [DataConstants::bounded(1, 1e150).unwrap(), DataConstants::smoothed(1, 1e150, 1e300).unwrap()] {
+        let c = Certificate::total_variation(&sampler, &data, &ScoreAccuracy::exact()).unwrap();
+        assert!(c.is_vacuous(), "{c}");
+    }
+}

@@ -11,6 +11,7 @@ use super::provenance::{CONFIDENCE_Z, Provenance};
 use crate::error::ParameterError;
 use crate::law::{Empirical, Gaussian, GaussianMixture, Law, Product};
 use crate::math::portable::{exp, ln};
+use crate::math::quadrature::over;
 
 /// What is known about the curve `mmse(r)` of a law.
 ///
@@ -247,7 +248,7 @@ impl MmseCurve {
     #[must_use]
     pub fn upper(&self, r: f64) -> f64 {
         match &self.form {
-            Form::Linear { spectrum, .. } => spectrum.iter().map(|(l, m)| m * l / (1.0 + r * l)).sum(),
+            Form::Linear { spectrum, .. } => spectrum.iter().map(|&(l, m)| m * posterior_variance(l, r)).sum(),
             Form::Table { values, declines } => hermite(values, declines, r).0,
             Form::Between { r: at, upper, .. } => {
                 let after = at.partition_point(|&a| a <= r);
@@ -363,8 +364,13 @@ fn line_variance(components: &[(f64, f64, f64)]) -> f64 {
 }
 
 fn linear_decline(spectrum: &[(f64, f64)], r: f64) -> f64 {
-    let one = |l: f64| l / (1.0 + r * l);
-    spectrum.iter().map(|&(l, m)| m * one(l) * one(l)).sum()
+    spectrum.iter().map(|&(l, m)| m * posterior_variance(l, r) * posterior_variance(l, r)).sum()
+}
+
+/// `l/(1 + r l)`, the posterior variance of a Gaussian, where `r l` overflows, too.
+pub(super) fn posterior_variance(l: f64, r: f64) -> f64 {
+    let x = r * l;
+    if x.is_finite() { l / (1.0 + x) } else { 1.0 / r }
 }
 
 /// Value and decline between the table's points: the cubic with the right values and slopes at both ends.
@@ -393,9 +399,12 @@ fn hermite(values: &[f64], declines: &[f64], r: f64) -> (f64, f64) {
 
 /// `E Var(X | Y)` and `E Var(X | Y)^2` for a mixture on the line, `Y = X + xi/sqrt(r)`.
 ///
-/// The trapezoidal rule around each component in turn, which is exact beyond all digits for functions that are smooth on
-/// the scale of the Gaussian's width. Where two components are far apart the posterior changes from one to the other
-/// faster than that, so the points are close: 0.03 widths.
+/// For components of one width the trapezoidal rule around each component in turn, which is exact beyond all digits for
+/// functions that are smooth on the scale of the Gaussian's width. Where two components are far apart the posterior changes
+/// from one to the other faster than that, so the points are close: 0.03 widths.
+///
+/// A narrow component beside a wide one is seen by nobody's points but its own. Then the Gauss-Legendre rule between the
+/// points `mean +- j width/4` of all components.
 fn line_moments(components: &[(f64, f64, f64)], r: f64) -> (f64, f64) {
     const REACH: i32 = 300;
     const STEP: f64 = 0.03;
@@ -414,29 +423,49 @@ fn line_moments(components: &[(f64, f64, f64)], r: f64) -> (f64, f64) {
     let posterior: Vec<_> =
         components.iter().map(|&(w, m, v)| (ln(w) - 0.5 * ln(1.0 + r * v), m, v, v + 1.0 / r)).collect();
     let mut weights = vec![0.0; components.len()];
+    // the posterior's variance at y; and `(2 pi/r)^(1/2)` times the density there, as `e^largest total`
+    let mut look = |y: f64| {
+        let mut largest = f64::NEG_INFINITY;
+        for (weight, p) in weights.iter_mut().zip(&posterior) {
+            *weight = p.0 - 0.5 * (y - p.1) * (y - p.1) / p.3;
+            largest = largest.max(*weight);
+        }
+        let (mut total, mut mean, mut within) = (0.0, 0.0, 0.0);
+        for (weight, p) in weights.iter_mut().zip(&posterior) {
+            *weight = exp(*weight - largest);
+            total += *weight;
+            mean += *weight * (p.1 + p.2 / p.3 * (y - p.1));
+            within += *weight * p.2 / (1.0 + r * p.2);
+        }
+        mean /= total;
+        let mut variance = within / total;
+        for (weight, p) in weights.iter().zip(&posterior) {
+            let away = p.1 + p.2 / p.3 * (y - p.1) - mean;
+            variance += *weight / total * away * away;
+        }
+        (variance, largest, total)
+    };
+    let root = r.sqrt();
+    if !equal {
+        let widths = posterior.iter().map(|p| (p.1, p.3.sqrt()));
+        let mut ends: Vec<f64> =
+            widths.flat_map(|(m, w)| (-40..=40).map(move |j| m + 0.25 * f64::from(j) * w)).collect();
+        ends.sort_unstable_by(f64::total_cmp);
+        for panel in ends.windows(2) {
+            for (y, weight) in over(panel[0], panel[1]) {
+                let (variance, largest, total) = look(y);
+                let mass = weight * root * FRAC_1_SQRT_2PI * exp(largest) * total;
+                first += mass * variance;
+                second += mass * variance * variance;
+            }
+        }
+        return (first, second);
+    }
     for &(w, m, v) in components {
         let width = (v + 1.0 / r).sqrt();
         for i in -REACH..=REACH {
             let u = STEP * f64::from(i);
-            let y = m + width * u;
-            let mut largest = f64::NEG_INFINITY;
-            for (weight, p) in weights.iter_mut().zip(&posterior) {
-                *weight = p.0 - 0.5 * (y - p.1) * (y - p.1) / p.3;
-                largest = largest.max(*weight);
-            }
-            let (mut total, mut mean, mut within) = (0.0, 0.0, 0.0);
-            for (weight, p) in weights.iter_mut().zip(&posterior) {
-                *weight = exp(*weight - largest);
-                total += *weight;
-                mean += *weight * (p.1 + p.2 / p.3 * (y - p.1));
-                within += *weight * p.2 / (1.0 + r * p.2);
-            }
-            mean /= total;
-            let mut variance = within / total;
-            for (weight, p) in weights.iter().zip(&posterior) {
-                let away = p.1 + p.2 / p.3 * (y - p.1) - mean;
-                variance += *weight / total * away * away;
-            }
+            let variance = look(m + width * u).0;
             let density = w * exp(-0.5 * u * u) * STEP * FRAC_1_SQRT_2PI;
             first += density * variance;
             second += density * variance * variance;
