@@ -492,3 +492,15 @@ fn squares_that_overflow_do_not_make_bounds_small() {
         assert!(c.is_vacuous(), "{c}");
     }
 }
+
+#[test]
+fn more_corrector_steps_than_memory_are_certified() {
+    let law = Gaussian::isotropic(vec![0.5], 0.5).unwrap();
+    let grid = TimeGrid::geometric(1.5, 0.01, 20).unwrap();
+    let sampler = PredictorCorrector::new(ExactScore::new(law.clone(), OrnsteinUhlenbeck), grid).unwrap();
+    let sampler = sampler.with_predictor(ExponentialIntegrator::DenoiserHeld).unwrap();
+    let sampler = sampler.with_corrector(OuSplit::new(0.5).unwrap(), Schedule::AtStart(1 << 40)).unwrap();
+    let data = DataConstants::gaussian(&law).unwrap();
+    let c = Certificate::total_variation(&sampler, &data, &ScoreAccuracy::exact()).unwrap();
+    assert!(c.bound() < 0.5 && c.evaluations() == (1 << 40) + 20, "{c}");
+}

@@ -87,6 +87,7 @@ pub(super) struct Distance {
 
 impl Distance {
     pub const ZERO: Self = Self { kl: 0.0, w2: 0.0 };
+    pub const UNKNOWN: Self = Self { kl: f64::INFINITY, w2: f64::INFINITY };
 }
 
 /// All constants of one corrector at one time.
@@ -214,7 +215,7 @@ impl CorrectorBound {
         let mut now = self.talagrand(self.start);
         all.push(now);
         for _ in 0..steps {
-            let next = self.talagrand(Distance { kl: self.next_kl(now.kl), w2: self.next_w2(now.w2) });
+            let next = self.next(now);
             if next == now {
                 // the recursions have settled
                 all.resize(steps + 1, now);
@@ -224,6 +225,23 @@ impl CorrectorBound {
             all.push(now);
         }
         all
+    }
+
+    /// The distance after this many steps, without a list of all before.
+    pub fn after(&self, steps: usize) -> Distance {
+        let mut now = self.talagrand(self.start);
+        for _ in 0..steps {
+            let next = self.next(now);
+            if next == now {
+                break;
+            }
+            now = next;
+        }
+        now
+    }
+
+    fn next(&self, now: Distance) -> Distance {
+        self.talagrand(Distance { kl: self.next_kl(now.kl), w2: self.next_w2(now.w2) })
     }
 
     /// `W2 <= sqrt(2 KL/kappa)`.
