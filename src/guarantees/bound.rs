@@ -112,38 +112,57 @@ impl Setting<'_> {
             score: absent != Some(Source::CorrectorScore),
         };
         let (step, count) = self.corrector.unwrap_or((LangevinStep { h: 0.0, rate: 0.0 }, 0));
-        corrected_by(self, step, count, on)[count]
+        corrector_of(self, step, count, on).map_or(Distance::UNKNOWN, |c| c.total(c.bound.after(count)))
     }
 }
 
 /// The distances after `0, .., count` corrector steps.
 pub(super) fn corrected_by(setting: &Setting<'_>, step: LangevinStep, count: usize, on: Sources) -> Vec<Distance> {
+    match corrector_of(setting, step, count, on) {
+        Some(c) => c.bound.trajectory(count).into_iter().map(|d| c.total(d)).collect(),
+        None => vec![Distance::UNKNOWN; count + 1],
+    }
+}
+
+/// A corrector's bound, for the data or for the data conditioned on a ball.
+struct Corrected {
+    bound: CorrectorBound,
+    /// What is outside of the ball.
+    outside: Option<f64>,
+}
+
+impl Corrected {
+    /// The distance from the data's own law.
+    fn total(&self, d: Distance) -> Distance {
+        let Some(eta) = self.outside else { return d };
+        let tv = eta + (0.5 * d.kl).sqrt();
+        Distance { kl: 2.0 * tv * tv, w2: f64::INFINITY }
+    }
+}
+
+/// The bound of the corrector that makes `count` steps.
+fn corrector_of(setting: &Setting<'_>, step: LangevinStep, count: usize, on: Sources) -> Option<Corrected> {
     let horizon = setting.times[0];
     let at = setting.process.marginal(horizon);
     let prior = setting.process.prior_std_dev(horizon);
     let error = setting.accuracy.at(horizon, at);
     if !setting.data.is_unbounded_tail() || count == 0 {
-        return CorrectorBound::new(setting.data, at, prior * prior, step, error, on).trajectory(count);
+        let bound = CorrectorBound::new(setting.data, at, prior * prior, step, error, on);
+        return Some(Corrected { bound, outside: None });
     }
     // truncate at the probability that serves the last step best
-    let within = |ln_eta: f64| -> Option<Vec<Distance>> {
+    let within = |ln_eta: f64| -> Option<Corrected> {
         let (inside, cut) = setting.data.truncated(exp(ln_eta))?;
         let radius = inside.radius()?.value();
         let l2 = if on.score { error.l2 / (1.0 - cut.eta).sqrt() + cut.fisher_divergence(at).sqrt() } else { 0.0 };
         // both denoisers lie in a ball around the origin
         let uniform = setting.accuracy.projection_radius().map(|p| at.scale * (p + radius) / at.variance);
         let error = if on.score { error.with_l2(l2, uniform) } else { error.clone() };
-        let all = CorrectorBound::new(&inside, at, prior * prior, step, error, on).trajectory(count);
-        let eta = if on.score { cut.eta } else { 0.0 };
-        let total = |d: Distance| {
-            let tv = eta + (0.5 * d.kl).sqrt();
-            Distance { kl: 2.0 * tv * tv, w2: f64::INFINITY }
-        };
-        Some(all.into_iter().map(total).collect())
+        let bound = CorrectorBound::new(&inside, at, prior * prior, step, error, on);
+        Some(Corrected { bound, outside: Some(if on.score { cut.eta } else { 0.0 }) })
     };
-    let cost = |x: f64| within(x).map_or(f64::INFINITY, |all| all[count].kl);
-    let best = minimum(cost, -60.0, -1.0).0;
-    within(best).unwrap_or_else(|| vec![Distance { kl: f64::INFINITY, w2: f64::INFINITY }; count + 1])
+    let cost = |x: f64| within(x).map_or(f64::INFINITY, |c| c.total(c.bound.after(count)).kl);
+    within(minimum(cost, -60.0, -1.0).0)
 }
 
 /// Puts start, reverse and early stop together.

@@ -7,7 +7,7 @@
 use super::data::DataConstants;
 use super::score_accuracy::{ErrorAt, LipschitzOf, minimum};
 use crate::math::portable::{exp, exp_m1};
-use crate::math::quadrature::{GAUSS_LEGENDRE, integrate};
+use crate::math::quadrature::{integrate, over};
 use crate::process::Transition;
 
 /// A Langevin step: its size, and the rate of the linear part that it solves exactly.
@@ -31,13 +31,38 @@ impl LangevinStep {
     /// `int_0^h e^{-rate (h-u)} u^p du` for `p = 1` and `p = 1/2`.
     fn moments(self) -> (f64, f64) {
         let h = self.h;
+        if self.is_long() {
+            // the weight's mass is A_h; the root is concave (Jensen)
+            let first = (h - self.drift(h)) / self.rate;
+            return (first, (first * self.drift(h)).sqrt());
+        }
         let kept = |u: f64| exp(-self.rate * (h - u));
         let first = integrate(0.0, h, |u| kept(u) * u);
         // u = w^2 makes the integrand smooth
         let half = integrate(0.0, h.sqrt(), |w| kept(w * w) * 2.0 * w * w);
         (first, half)
     }
+
+    /// `int_0^h A_u^2 du`
+    fn drift_squared(self) -> f64 {
+        if self.is_long() {
+            return (self.h - 2.0 * self.drift(self.h) + 0.5 * self.noise(self.h)) / (self.rate * self.rate);
+        }
+        integrate(0.0, self.h, |u| self.drift(u) * self.drift(u))
+    }
+
+    /// Whether one panel of the quadrature is too few for `e^{-rate u}`. The closed forms cancel for short steps.
+    fn is_long(self) -> bool {
+        self.rate * self.h > MOST_FOLDS
+    }
 }
+
+/// One panel of the eight-point rule is exact to eight digits while the integrand changes by no more than this many factors
+/// of e.
+const MOST_FOLDS: f64 = 6.0;
+
+/// Panels for a step; what is earlier in a longer step is bounded.
+const MOST_PANELS: f64 = 8.0;
 
 /// Which sources of error are at work: all of them in a bound, fewer to see what each is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +87,7 @@ pub(super) struct Distance {
 
 impl Distance {
     pub const ZERO: Self = Self { kl: 0.0, w2: 0.0 };
+    pub const UNKNOWN: Self = Self { kl: f64::INFINITY, w2: f64::INFINITY };
 }
 
 /// All constants of one corrector at one time.
@@ -84,8 +110,45 @@ struct EntropyConstants {
     lambda: f64,
     /// `beta^3` and `F`: half the Laplacian of the score, and `||grad g||_F`, both everywhere.
     dimension_free: Option<(f64, f64)>,
-    /// Nodes of a quadrature over the step: `u`, weight, `A_u`, `B_u^2`.
-    nodes: Vec<(f64, f64, f64, f64)>,
+    /// Nodes of a quadrature over the step from `u = early` on.
+    nodes: Vec<StepNode>,
+    /// 0 but for very long steps.
+    early: f64,
+}
+
+/// `u`, its weight in a quadrature, `A_u`, `B_u^2`.
+struct StepNode {
+    u: f64,
+    weight: f64,
+    drift: f64,
+    noise: f64,
+}
+
+impl EntropyConstants {
+    /// Where the quadrature starts, and its nodes; the last one is `early` itself, without weight.
+    fn nodes(step: LangevinStep, kappa: f64) -> (f64, Vec<StepNode>) {
+        // e^{-2 kappa (h-u)} times products of up to four e^{-rate u}
+        let folds = (2.0 * kappa + 4.0 * step.rate) * step.h;
+        let panels = (folds / MOST_FOLDS).ceil().clamp(1.0, MOST_PANELS);
+        let early = step.h * (1.0 - (panels * MOST_FOLDS / folds).min(1.0));
+        let end = |j: usize| early + (step.h - early) * j as f64 / panels;
+        let node = |u, weight| StepNode { u, weight, drift: step.drift(u), noise: step.noise(u) };
+        let all = (0..panels as usize).flat_map(|j| over(end(j), end(j + 1)));
+        (early, all.map(|(u, w)| node(u, w)).chain([node(early, 0.0)]).collect())
+    }
+
+    /// `int_0^h e^{-decay (h-u)} f(u) du` for a function that grows, given at the nodes: what is earlier than the quadrature
+    /// is at most `f(early)` times its weight.
+    fn weighted(&self, h: f64, decay: f64, f: &[f64]) -> f64 {
+        let late: f64 = self.nodes.iter().zip(f).map(|(n, f)| n.weight * exp(-decay * (h - n.u)) * f).sum();
+        let before = weight_until(h, decay) - weight_until(h - self.early, decay);
+        late + if before > 0.0 { before * f[f.len() - 1] } else { 0.0 }
+    }
+}
+
+/// `int_0^h e^{-decay u} du`
+fn weight_until(h: f64, decay: f64) -> f64 {
+    if decay * h > 1e-12 { -exp_m1(-decay * h) / decay } else { h }
 }
 
 struct CouplingConstants {
@@ -108,14 +171,14 @@ impl CorrectorBound {
         let entropy = constants.log_sobolev.as_ref().zip(constants.lipschitz()).zip(lambda).map(
             |((kappa, lipschitz), lambda)| {
                 let third = data.half_laplacian(at).zip(data.gradient_norm_everywhere(at, step.rate));
+                let (early, nodes) = EntropyConstants::nodes(step, kappa.value());
                 EntropyConstants {
                     kappa: kappa.value(),
                     lipschitz,
                     lambda,
                     dimension_free: third.map(|(b, f)| if on.steps { (b, f) } else { (0.0, 0.0) }),
-                    nodes: GAUSS_LEGENDRE
-                        .map(|(x, w)| (step.h * x, step.h * w, step.drift(step.h * x), step.noise(step.h * x)))
-                        .to_vec(),
+                    nodes,
+                    early,
                 }
             },
         );
@@ -126,10 +189,10 @@ impl CorrectorBound {
                 _ if error.l2 == 0.0 => Some(exact),
                 Some(LipschitzOf::Error(l)) => Some(exact + drift * l),
                 // the Jacobian of the denoiser need not be symmetric: norms add
-                Some(LipschitzOf::LikeExact) => constants
+                Some(LipschitzOf::Denoiser(l)) => constants
                     .posterior_covariance
                     .as_ref()
-                    .map(|c| (1.0 - drift / at.variance).abs() + drift * at.snr() / at.variance * c.value()),
+                    .map(|c| (1.0 - drift / at.variance).abs() + drift * (at.snr() / at.variance * c.value() + l)),
                 None => None,
             }
         });
@@ -152,7 +215,7 @@ impl CorrectorBound {
         let mut now = self.talagrand(self.start);
         all.push(now);
         for _ in 0..steps {
-            let next = self.talagrand(Distance { kl: self.next_kl(now.kl), w2: self.next_w2(now.w2) });
+            let next = self.next(now);
             if next == now {
                 // the recursions have settled
                 all.resize(steps + 1, now);
@@ -162,6 +225,23 @@ impl CorrectorBound {
             all.push(now);
         }
         all
+    }
+
+    /// The distance after this many steps, without a list of all before.
+    pub fn after(&self, steps: usize) -> Distance {
+        let mut now = self.talagrand(self.start);
+        for _ in 0..steps {
+            let next = self.next(now);
+            if next == now {
+                break;
+            }
+            now = next;
+        }
+        now
+    }
+
+    fn next(&self, now: Distance) -> Distance {
+        self.talagrand(Distance { kl: self.next_kl(now.kl), w2: self.next_w2(now.w2) })
     }
 
     /// `W2 <= sqrt(2 KL/kappa)`.
@@ -189,29 +269,26 @@ impl CorrectorBound {
             + 2.0 / 3.0 * l2 * h * h * h * (4.0 * lip * lip * kl / kappa + 2.0 * d * lip);
         // E_q ||s||^2 by the distance of q from nu
         let speed = error.sqrt() + lip * (2.0 * kl / kappa).sqrt() + self.fisher.sqrt();
-        let displacement: Vec<f64> = c
-            .nodes
-            .iter()
-            .map(|&(_, _, a, b2)| {
-                let general = l2 * (d * b2 + a * a * speed * speed);
-                c.dimension_free.map_or(general, |(third, f)| {
-                    let mean = c.lambda * a * speed + b2 * third;
-                    general.min(mean * mean + b2 * f * f)
-                })
+        let at_nodes = |f: &dyn Fn(f64, f64) -> f64| c.nodes.iter().map(|n| f(n.drift, n.noise)).collect::<Vec<f64>>();
+        let general = at_nodes(&|a, b2| l2 * (d * b2 + a * a * speed * speed));
+        let dimension_free = c.dimension_free.map(|(third, f)| {
+            at_nodes(&|a, b2| {
+                let mean = c.lambda * a * speed + b2 * third;
+                mean * mean + b2 * f * f
             })
-            .collect();
+        });
         // a part theta of it pays; theta on a logistic scale
         let with = |x: f64| {
             let theta = 1.0 / (1.0 + exp(-x));
             let decay = 2.0 * kappa * (1.0 - theta);
-            let w = if decay * h > 1e-12 { -exp_m1(-decay * h) / decay } else { h };
-            let moved: f64 =
-                c.nodes.iter().zip(&displacement).map(|((u, w, _, _), m)| w * exp(-decay * (h - u)) * m).sum();
-            let root = (error * w).sqrt() + moved.sqrt();
+            let moved = c.weighted(h, decay, &general);
+            let moved = dimension_free.as_ref().map_or(moved, |f| moved.min(c.weighted(h, decay, f)));
+            let root = (error * weight_until(h, decay)).sqrt() + moved.sqrt();
             exp(-decay * h) * kl + root * root / (4.0 * theta)
         };
         // without errors theta = 0 is best
-        if error == 0.0 && displacement.iter().all(|&m| m == 0.0) {
+        let still = |displacement: &Vec<f64>| displacement.iter().all(|&m| m == 0.0);
+        if error == 0.0 && (still(&general) || dimension_free.as_ref().is_some_and(still)) {
             return exp(-2.0 * kappa * h) * kl;
         }
         plain.min(minimum(with, -12.0, 6.0).1)
@@ -245,6 +322,5 @@ fn local_error(
         (Some(third), Some(lambda)) => first * (2.0 * third + lambda * fisher.sqrt()),
         _ => f64::INFINITY,
     };
-    let variance = 2.0 * f * f * integrate(0.0, step.h, |u| step.drift(u) * step.drift(u));
-    (spectral.min(generator), variance)
+    (spectral.min(generator), 2.0 * f * f * step.drift_squared())
 }

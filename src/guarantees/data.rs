@@ -1,7 +1,8 @@
 //! What is known about the data, and what follows for `p_t`.
 
-use super::mmse::{MmseCurve, equal_isotropic_variance};
+use super::mmse::{MmseCurve, equal_isotropic_variance, posterior_variance};
 use super::provenance::{CONFIDENCE_Z, Known, Provenance};
+use super::reverse_bound::at_least_zero;
 use super::score_accuracy::minimum;
 use crate::batch::BatchView;
 use crate::error::ParameterError;
@@ -415,7 +416,7 @@ impl DataConstants {
         let shape = match &self.shape {
             Shape::Ball { radius, component_variance: v } => {
                 let (d, r2, k) = (self.dim as f64, radius.value() * radius.value(), 1.0 / (1.0 + r * v));
-                d * v * k + r2 * k * k
+                d * posterior_variance(*v, r) + r2 * k * k
             }
             Shape::LogConcave { curvature, .. } => self.dim as f64 / (curvature.value() + r),
             _ => f64::INFINITY,
@@ -429,7 +430,7 @@ impl DataConstants {
         let known = self.curve.as_ref().map_or(0.0, |c| c.lower(r));
         // given V the rest is Gaussian
         let v = self.component_variance();
-        if self.curve_is_exact() { known } else { known.max(self.dim as f64 * v / (1.0 + r * v)) }
+        if self.curve_is_exact() { known } else { known.max(self.dim as f64 * posterior_variance(v, r)) }
     }
 
     pub(super) fn curve_is_exact(&self) -> bool {
@@ -458,12 +459,12 @@ impl DataConstants {
         match &self.shape {
             Shape::Ball { radius, component_variance: v } => {
                 let k = 1.0 / (1.0 + r * v);
-                Some(v * k + radius.value() * radius.value() * k * k)
+                Some(posterior_variance(*v, r) + radius.value() * radius.value() * k * k)
             }
             Shape::LogConcave { curvature, .. } => Some(1.0 / (curvature.value() + r)),
             Shape::Gaussian { eigenvalues, .. } => {
                 let most = eigenvalues.iter().fold(0.0_f64, |a, &b| a.max(b));
-                Some(most / (1.0 + r * most))
+                Some(posterior_variance(most, r))
             }
             Shape::Tail(_) | Shape::Supplied { .. } => None,
         }
@@ -515,7 +516,7 @@ impl DataConstants {
         };
         let mmse = Known::with(self.mmse_upper(r), mmse_by.clone());
         let lower = self.mmse_lower(r);
-        let fisher = ((self.dim as f64 - r * lower) / s2).max(0.0);
+        let fisher = at_least_zero((self.dim as f64 - r * lower) / s2);
         MarginalConstants {
             at,
             curvature,
@@ -542,7 +543,7 @@ impl DataConstants {
         let d = self.dim as f64;
         let bound = |w: f64, square: f64| d * divergence_of_variances(v / w) + 0.5 * alpha2 * square / w;
         let (tau2, second) = (self.component_variance(), self.second_moment.value());
-        bound(at.variance, second).min(bound(alpha2 * tau2 + at.variance, (second - d * tau2).max(0.0)))
+        bound(at.variance, second).min(bound(alpha2 * tau2 + at.variance, at_least_zero(second - d * tau2)))
     }
 
     /// `W2(N(0, v I), p_t)^2`, an upper bound.
@@ -558,7 +559,7 @@ impl DataConstants {
         let d = self.dim as f64;
         let (tau2, second) = (self.component_variance(), self.second_moment.value());
         let first = alpha2 * second + d * gap(at.variance);
-        first.min(alpha2 * (second - d * tau2).max(0.0) + d * gap(alpha2 * tau2 + at.variance))
+        first.min(alpha2 * at_least_zero(second - d * tau2) + d * gap(alpha2 * tau2 + at.variance))
     }
 
     /// `W2(p, p_t)^2` for a small `t`: the cost of stopping early.
@@ -575,7 +576,7 @@ impl DataConstants {
         let plain = kept * kept * second + d * at.variance;
         // the same V and the same xi on both sides
         let g = tau2.sqrt() - (at.scale * at.scale * tau2 + at.variance).sqrt();
-        plain.min(kept * kept * (second - d * tau2).max(0.0) + d * g * g)
+        plain.min(kept * kept * at_least_zero(second - d * tau2) + d * g * g)
     }
 
     /// `||hess log p_t + rate I||_F`, bounded everywhere.
@@ -602,13 +603,13 @@ impl DataConstants {
         let (a, b) = (rate - 1.0 / at.variance, r / at.variance);
         if let Some(decline) = self.decline(r) {
             let square = d * a * a + 2.0 * a * b * self.mmse_upper(r) + b * b * decline;
-            return Some(square.max(0.0).sqrt());
+            return Some(at_least_zero(square).sqrt());
         }
         // E ||Cov||_F^2 <= C mmse
         let by_mmse = self.posterior_covariance(r).map(|c| {
             let m = self.mmse_upper(r);
             let cross = if a > 0.0 { m } else { self.mmse_lower(r) };
-            (d * a * a + 2.0 * a * b * cross + b * b * c * m).max(0.0).sqrt()
+            at_least_zero(d * a * a + 2.0 * a * b * cross + b * b * c * m).sqrt()
         });
         match (everywhere, by_mmse) {
             (Some(x), Some(y)) => Some(x.min(y)),

@@ -5,7 +5,7 @@
 
 use super::data::DataConstants;
 use super::path_bound::{step_losses, summed_by_parts};
-use super::reverse_bound::{Nodes, ReverseSources, or_infinite};
+use super::reverse_bound::{Nodes, ReverseSources, at_least_zero, or_infinite};
 use super::score_accuracy::{LipschitzOf, ScoreAccuracy, minimum};
 use crate::math::portable::exp;
 
@@ -64,8 +64,7 @@ impl<'a> DenoiserSteps<'a> {
             let l2 = if on.score { to_denoiser * error.l2 } else { 0.0 };
             let extra = match error.lipschitz {
                 _ if error.l2 == 0.0 => Some(0.0),
-                Some(LipschitzOf::LikeExact) => Some(0.0),
-                Some(LipschitzOf::Error(l)) => Some(to_denoiser * to_denoiser * l),
+                Some(LipschitzOf::Denoiser(l) | LipschitzOf::Error(l)) => Some(to_denoiser * to_denoiser * l),
                 None => None,
             };
             let stretch = data.posterior_covariance(nodes.r[k]).zip(extra).map(|(c, l)| 1.0 + delta * (c + l));
@@ -102,7 +101,7 @@ impl<'a> DenoiserSteps<'a> {
                     let c = before - now;
                     c * if c >= 0.0 { high } else { low } - before * high + now * data.mmse_upper(nodes.r[k])
                 };
-                disc = disc.min(0.5 * by_parts.max(0.0));
+                disc = disc.min(0.5 * at_least_zero(by_parts));
             }
             paid.push((disc, score));
         }
@@ -164,7 +163,7 @@ impl<'a> DenoiserSteps<'a> {
         }
         if self.on.steps && !exact {
             let by_parts = summed_by_parts(self.data, self.nodes, from + 1, n, |k| weights[k - from - 1]);
-            losses = losses.min(by_parts.max(0.0));
+            losses = losses.min(at_least_zero(by_parts));
         }
         Join { from, amplification: 1.0 / inverse, cost: or_infinite(cost + losses) }
     }

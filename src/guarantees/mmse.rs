@@ -12,6 +12,7 @@ use super::provenance::{CONFIDENCE_Z, Provenance};
 use crate::error::ParameterError;
 use crate::law::{Empirical, Gaussian, GaussianMixture, Law, Product};
 use crate::math::portable::{exp, ln};
+use crate::math::quadrature::over;
 
 /// What is known about the curve `mmse(r)` of a law.
 ///
@@ -46,16 +47,20 @@ pub struct MmseCurve {
 enum Form {
     /// `sum m l/(1 + r l)` over eigenvalues of the covariance and their multiplicities; exact for Gaussians.
     Linear { spectrum: Vec<(f64, f64)>, exact: bool },
-    /// Exact values and declines at equally spaced `ln r`.
+    /// Exact values and declines at equally spaced `ln r`; lists longer than [`BASE`] start earlier.
     Table { values: Vec<f64>, declines: Vec<f64> },
     /// Limits at increasing `r`.
     Between { r: Vec<f64>, lower: Vec<f64>, upper: Vec<f64> },
 }
 
-/// The tables' range in `ln r` (about 1e-9 to 1e13), and their spacing.
+/// The tables' range in `ln r` (about 1e-9 to 1e13) and their spacing. Tables of wide laws start earlier, see
+/// [`earlier_points`].
 const FIRST: f64 = -21.0;
 const LAST: f64 = 30.0;
 const SPACING: f64 = 0.025;
+
+/// Points of a table that starts at `FIRST`.
+const BASE: usize = ((LAST - FIRST) / SPACING) as usize + 1;
 
 impl MmseCurve {
     /// The exact curve of a Gaussian: `sum_i l_i/(1 + r l_i)` over the eigenvalues of its covariance.
@@ -165,10 +170,10 @@ impl MmseCurve {
             let (name, allowed) = ("parts whose curve is not exact", "0");
             return Err(ParameterError::Count { name, given: inexact as u64, allowed });
         }
-        let points = table_points();
-        let (mut values, mut declines) = (vec![0.0; points.len()], vec![0.0; points.len()]);
+        let n = parts.iter().map(Self::table_length).fold(BASE, usize::max);
+        let (mut values, mut declines) = (vec![0.0; n], vec![0.0; n]);
         for part in parts {
-            let (v, d) = part.on_the_table();
+            let (v, d) = part.on_the_table(n);
             for (sum, one) in values.iter_mut().zip(v).chain(declines.iter_mut().zip(d)) {
                 *sum += one;
             }
@@ -271,7 +276,7 @@ impl MmseCurve {
     #[must_use]
     pub fn upper(&self, r: f64) -> f64 {
         match &self.form {
-            Form::Linear { spectrum, .. } => spectrum.iter().map(|(l, m)| m * l / (1.0 + r * l)).sum(),
+            Form::Linear { spectrum, .. } => spectrum.iter().map(|&(l, m)| m * posterior_variance(l, r)).sum(),
             Form::Table { values, declines } => hermite(values, declines, r).0,
             Form::Between { r: at, upper, .. } => {
                 let after = at.partition_point(|&a| a <= r);
@@ -327,7 +332,8 @@ impl MmseCurve {
 
     /// The curve of a mixture on the line, from weights, means and variances of its components.
     fn on_the_line(components: &[(f64, f64, f64)]) -> Self {
-        let (values, declines) = table_points().into_iter().map(|r| line_moments(components, r)).unzip();
+        let n = BASE + earlier_points(line_variance(components));
+        let (values, declines) = table_points(n).map(|r| line_moments(components, r)).unzip();
         let by = "quadrature of the posterior variance";
         Self { dim: 1, form: Form::Table { values, declines }, provenance: Provenance::proved(by) }
     }
@@ -336,7 +342,7 @@ impl MmseCurve {
     fn with_noise_directions(mut self, count: usize, variance: f64) -> Self {
         self.dim += count;
         if let Form::Table { values, declines } = &mut self.form {
-            for (r, (value, decline)) in table_points().into_iter().zip(values.iter_mut().zip(declines)) {
+            for (r, (value, decline)) in table_points(values.len()).zip(values.iter_mut().zip(declines)) {
                 let left = variance / (1.0 + r * variance);
                 *value += count as f64 * left;
                 *decline += count as f64 * left * left;
@@ -345,33 +351,64 @@ impl MmseCurve {
         self
     }
 
-    /// Values and declines of an exact curve at the table's points.
-    fn on_the_table(&self) -> (Vec<f64>, Vec<f64>) {
+    /// Points of a table that holds the curve.
+    fn table_length(&self) -> usize {
         match &self.form {
-            Form::Table { values, declines } => (values.clone(), declines.clone()),
-            _ => table_points().into_iter().map(|r| (self.upper(r), self.decline(r).unwrap_or(f64::NAN))).unzip(),
+            Form::Table { values, .. } => values.len(),
+            _ => BASE + earlier_points(self.upper(0.0)),
+        }
+    }
+
+    /// Values and declines of an exact curve at the points of a table of this length.
+    fn on_the_table(&self, n: usize) -> (Vec<f64>, Vec<f64>) {
+        match &self.form {
+            Form::Table { values, declines } if values.len() == n => (values.clone(), declines.clone()),
+            _ => table_points(n).map(|r| (self.upper(r), self.decline(r).unwrap_or(f64::NAN))).unzip(),
         }
     }
 }
 
+/// How many points before `FIRST` the table of a law with this variance has: at its first point the channel says nothing,
+/// `r` times the variance is `e^FIRST` at most, and the curve is as at 0.
+fn earlier_points(variance: f64) -> usize {
+    if variance > 1.0 && variance.is_finite() { (ln(variance) / SPACING).ceil() as usize } else { 0 }
+}
+
+/// The first `ln r` of a table of this length.
+fn table_start(n: usize) -> f64 {
+    FIRST - SPACING * n.saturating_sub(BASE) as f64
+}
+
 /// The table's `r`.
-fn table_points() -> Vec<f64> {
-    let n = ((LAST - FIRST) / SPACING) as usize + 1;
-    (0..n).map(|j| exp(FIRST + SPACING * j as f64)).collect()
+fn table_points(n: usize) -> impl Iterator<Item = f64> {
+    let earlier = n.saturating_sub(BASE) as f64;
+    (0..n).map(move |j| exp(FIRST + SPACING * (j as f64 - earlier)))
+}
+
+/// The variance of a mixture on the line.
+fn line_variance(components: &[(f64, f64, f64)]) -> f64 {
+    let mean: f64 = components.iter().map(|c| c.0 * c.1).sum();
+    components.iter().map(|c| c.0 * (c.2 + (c.1 - mean) * (c.1 - mean))).sum()
 }
 
 fn linear_decline(spectrum: &[(f64, f64)], r: f64) -> f64 {
-    let one = |l: f64| l / (1.0 + r * l);
-    spectrum.iter().map(|&(l, m)| m * one(l) * one(l)).sum()
+    spectrum.iter().map(|&(l, m)| m * posterior_variance(l, r) * posterior_variance(l, r)).sum()
+}
+
+/// `l/(1 + r l)`, the posterior variance of a Gaussian, where `r l` overflows, too.
+pub(super) fn posterior_variance(l: f64, r: f64) -> f64 {
+    let x = r * l;
+    if x.is_finite() { l / (1.0 + x) } else { 1.0 / r }
 }
 
 /// Value and decline between the table's points: the cubic with the right values and slopes at both ends.
 fn hermite(values: &[f64], declines: &[f64], r: f64) -> (f64, f64) {
-    let place = if r > 0.0 { ((ln(r) - FIRST) / SPACING).clamp(0.0, (values.len() - 1) as f64) } else { 0.0 };
+    let start = table_start(values.len());
+    let place = if r > 0.0 { ((ln(r) - start) / SPACING).clamp(0.0, (values.len() - 1) as f64) } else { 0.0 };
     let j = (place as usize).min(values.len() - 2);
     let u = place - j as f64;
     // slopes in u: d mmse/du = -decline r SPACING
-    let slope = |k: usize| -declines[k] * exp(FIRST + SPACING * k as f64) * SPACING;
+    let slope = |k: usize| -declines[k] * exp(start + SPACING * k as f64) * SPACING;
     let (a, b, p, q) = (values[j], values[j + 1], slope(j), slope(j + 1));
     let value = a + u * (p + u * (3.0 * (b - a) - 2.0 * p - q + u * (2.0 * (a - b) + p + q)));
     // the decline never turns negative: a cubic through four logarithms where there are any
@@ -390,9 +427,12 @@ fn hermite(values: &[f64], declines: &[f64], r: f64) -> (f64, f64) {
 
 /// `E Var(X | Y)` and `E Var(X | Y)^2` for a mixture on the line, `Y = X + xi/sqrt(r)`.
 ///
-/// The trapezoidal rule around each component in turn, which is exact beyond all digits for functions that are smooth on
-/// the scale of the Gaussian's width. Where two components are far apart the posterior changes from one to the other
-/// faster than that, so the points are close: 0.03 widths.
+/// For components of one width the trapezoidal rule around each component in turn, which is exact beyond all digits for
+/// functions that are smooth on the scale of the Gaussian's width. Where two components are far apart the posterior changes
+/// from one to the other faster than that, so the points are close: 0.03 widths.
+///
+/// A narrow component beside a wide one is seen by nobody's points but its own. Then the Gauss-Legendre rule between the
+/// points `mean +- j width/4` of all components.
 fn line_moments(components: &[(f64, f64, f64)], r: f64) -> (f64, f64) {
     const REACH: i32 = 300;
     const STEP: f64 = 0.03;
@@ -403,38 +443,57 @@ fn line_moments(components: &[(f64, f64, f64)], r: f64) -> (f64, f64) {
     // components that are one point as far as the channel can tell: the linear error, with no quadrature
     let equal = components.iter().all(|c| c.2 == smallest);
     if equal && widest * widest * r < 1e-9 {
-        let mean: f64 = components.iter().map(|c| c.0 * c.1).sum();
-        let spread: f64 = components.iter().map(|c| c.0 * (c.1 - mean) * (c.1 - mean)).sum();
-        let left = (spread + smallest) / (1.0 + r * (spread + smallest));
+        let variance = line_variance(components);
+        let left = variance / (1.0 + r * variance);
         return (left, left * left);
     }
     // posterior of component k: weight, rate of the mean, variance
     let posterior: Vec<_> =
         components.iter().map(|&(w, m, v)| (ln(w) - 0.5 * ln(1.0 + r * v), m, v, v + 1.0 / r)).collect();
     let mut weights = vec![0.0; components.len()];
+    // the posterior's variance at y; and `(2 pi/r)^(1/2)` times the density there, as `e^largest total`
+    let mut look = |y: f64| {
+        let mut largest = f64::NEG_INFINITY;
+        for (weight, p) in weights.iter_mut().zip(&posterior) {
+            *weight = p.0 - 0.5 * (y - p.1) * (y - p.1) / p.3;
+            largest = largest.max(*weight);
+        }
+        let (mut total, mut mean, mut within) = (0.0, 0.0, 0.0);
+        for (weight, p) in weights.iter_mut().zip(&posterior) {
+            *weight = exp(*weight - largest);
+            total += *weight;
+            mean += *weight * (p.1 + p.2 / p.3 * (y - p.1));
+            within += *weight * p.2 / (1.0 + r * p.2);
+        }
+        mean /= total;
+        let mut variance = within / total;
+        for (weight, p) in weights.iter().zip(&posterior) {
+            let away = p.1 + p.2 / p.3 * (y - p.1) - mean;
+            variance += *weight / total * away * away;
+        }
+        (variance, largest, total)
+    };
+    let root = r.sqrt();
+    if !equal {
+        let widths = posterior.iter().map(|p| (p.1, p.3.sqrt()));
+        let mut ends: Vec<f64> =
+            widths.flat_map(|(m, w)| (-40..=40).map(move |j| m + 0.25 * f64::from(j) * w)).collect();
+        ends.sort_unstable_by(f64::total_cmp);
+        for panel in ends.windows(2) {
+            for (y, weight) in over(panel[0], panel[1]) {
+                let (variance, largest, total) = look(y);
+                let mass = weight * root * FRAC_1_SQRT_2PI * exp(largest) * total;
+                first += mass * variance;
+                second += mass * variance * variance;
+            }
+        }
+        return (first, second);
+    }
     for &(w, m, v) in components {
         let width = (v + 1.0 / r).sqrt();
         for i in -REACH..=REACH {
             let u = STEP * f64::from(i);
-            let y = m + width * u;
-            let mut largest = f64::NEG_INFINITY;
-            for (weight, p) in weights.iter_mut().zip(&posterior) {
-                *weight = p.0 - 0.5 * (y - p.1) * (y - p.1) / p.3;
-                largest = largest.max(*weight);
-            }
-            let (mut total, mut mean, mut within) = (0.0, 0.0, 0.0);
-            for (weight, p) in weights.iter_mut().zip(&posterior) {
-                *weight = exp(*weight - largest);
-                total += *weight;
-                mean += *weight * (p.1 + p.2 / p.3 * (y - p.1));
-                within += *weight * p.2 / (1.0 + r * p.2);
-            }
-            mean /= total;
-            let mut variance = within / total;
-            for (weight, p) in weights.iter().zip(&posterior) {
-                let away = p.1 + p.2 / p.3 * (y - p.1) - mean;
-                variance += *weight / total * away * away;
-            }
+            let variance = look(m + width * u).0;
             let density = w * exp(-0.5 * u * u) * STEP * FRAC_1_SQRT_2PI;
             first += density * variance;
             second += density * variance * variance;

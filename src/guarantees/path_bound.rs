@@ -3,7 +3,7 @@
 //! `docs/theory.md`, "The predictor".
 
 use super::data::DataConstants;
-use super::reverse_bound::{Held, Nodes, ReverseSources};
+use super::reverse_bound::{Held, Nodes, ReverseSources, at_least_zero};
 use super::score_accuracy::ScoreAccuracy;
 use crate::math::portable::{exp, ln, ln_1p};
 use crate::math::quadrature::{GAUSS_LEGENDRE, GAUSS_LEGENDRE_2, integrate};
@@ -32,7 +32,7 @@ pub(super) fn step_losses(data: &DataConstants, nodes: &Nodes<'_>, k: usize) -> 
         return (first, second);
     }
     // the curve falls by at most this, and at most as fast as C mmse
-    let fall = (data.mmse_upper(low) - data.mmse_lower(high)).max(0.0);
+    let fall = at_least_zero(data.mmse_upper(low) - data.mmse_lower(high));
     let slope = data.posterior_covariance(low).map_or(f64::INFINITY, |c| c * data.mmse_upper(low));
     ((delta * fall).min(0.5 * slope * delta * delta), (delta * delta * fall).min(slope * delta * delta * delta / 3.0))
 }
@@ -70,7 +70,8 @@ pub(super) fn score_held_path(
     let process = nodes.process;
     let fisher = |r: f64, variance: f64| {
         let d = data.dim() as f64;
-        (((d - r * data.mmse_upper(r)) / variance).max(0.0), ((d - r * data.mmse_lower(r)) / variance).max(0.0))
+        let information = |mmse: f64| (d - r * mmse) / variance;
+        (information(data.mmse_upper(r)).max(0.0), at_least_zero(information(data.mmse_lower(r))))
     };
     // half the weight of a held score's square over step k, and of its product with the score on the way
     let (mut score, mut credit, mut spread) = (0.0, vec![0.0; n + 1], vec![0.0; n + 1]);
@@ -105,7 +106,7 @@ pub(super) fn score_held_path(
                     let kept = if held == Held::Score { 2.0 * q - 1.0 } else { q * q };
                     process.diffusion_squared(u) * (fisher(at.snr(), at.variance).0 - kept * j_t)
                 });
-                0.5 * gap.max(0.0)
+                0.5 * at_least_zero(gap)
             })
             .sum()
     } else {
@@ -127,7 +128,7 @@ pub(super) fn score_held_path(
     match held {
         Held::ScaledScore => disc + score,
         _ => {
-            let root = disc.max(0.0).sqrt() + score.sqrt();
+            let root = at_least_zero(disc).sqrt() + score.sqrt();
             root * root
         }
     }

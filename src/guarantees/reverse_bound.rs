@@ -156,6 +156,11 @@ pub(super) fn or_infinite(bound: f64) -> f64 {
     if bound.is_nan() { f64::INFINITY } else { bound }
 }
 
+/// A number that is not negative, computed. `f64::max` would turn what is no number into 0, the best of all bounds.
+pub(super) fn at_least_zero(x: f64) -> f64 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
 /// The smallest of a list of bounds.
 pub(super) fn least(routes: &[(Route, f64)]) -> (Route, f64) {
     routes.iter().fold((Route::Path, f64::INFINITY), |a, &b| if b.1 < a.1 { b } else { a })

@@ -233,7 +233,9 @@ impl ScoreAccuracy {
     }
 
     /// Adds: the model is sampled through a [`ProjectedScore`](crate::score::ProjectedScore) on a ball of this radius that
-    /// holds `V`, with `tau^2 = component_variance`. Then `||e|| <= 2 alpha R/s^2`, and `M_r` follows from `eps`.
+    /// holds `V`, with `tau^2 = component_variance`. Then `||e|| <= 2 alpha R/s^2`, and `M_r` follows from `eps`. A Lipschitz
+    /// constant of the error is that of the model before it is projected. For data described by its tail the ball is
+    /// around the origin, and the variance 0.
     ///
     /// # Errors
     /// [`ParameterError`] unless both are finite and not negative.
@@ -293,7 +295,9 @@ impl ScoreAccuracy {
         };
         let lipschitz = match &self.smoothness {
             Smoothness::Unknown => None,
-            Smoothness::LikeExact => Some(LipschitzOf::LikeExact),
+            Smoothness::LikeExact => Some(LipschitzOf::Denoiser(0.0)),
+            // projection does not stretch the denoiser, but it bends the error
+            Smoothness::OfError(l) if self.projection.is_some() => Some(LipschitzOf::Denoiser(l.at(t))),
             Smoothness::OfError(l) => Some(LipschitzOf::Error(l.at(t))),
         };
         let moment = self.moment.clone().map(|m| (t, m));
@@ -305,9 +309,9 @@ impl ScoreAccuracy {
         self.moment.is_some()
     }
 
-    /// The radius of the ball that the model's denoiser is projected on.
+    /// The radius of the ball around the origin that the model's denoiser itself is projected on: `tau = 0`.
     pub(super) fn projection_radius(&self) -> Option<f64> {
-        self.projection.map(|p| p.0)
+        self.projection.filter(|p| p.1 == 0.0).map(|p| p.0)
     }
 
     /// The facts, by name.
@@ -348,14 +352,16 @@ pub(super) struct ErrorAt {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum LipschitzOf {
-    LikeExact,
+    /// `(sigma^2/alpha)` times this is by how much the denoiser may stretch more than the bound on the true one.
+    Denoiser(f64),
+    /// The error's constant.
     Error(f64),
 }
 
 impl ErrorAt {
     /// No error.
     pub fn none() -> Self {
-        Self { l2: 0.0, uniform: Some(0.0), lipschitz: Some(LipschitzOf::LikeExact), moment: None }
+        Self { l2: 0.0, uniform: Some(0.0), lipschitz: Some(LipschitzOf::Error(0.0)), moment: None }
     }
 
     /// The error relative to the score of another law, whose score is this far away in mean square: only the uniform bound
@@ -392,11 +398,18 @@ impl ErrorAt {
     /// `M_r` at `r = x/b^2` for an error with `||e|| <= b` and mean square `eps^2`, by convexity of the exponential:
     /// `ln(1 + (eps/b)^2 (e^x - 1))`, in logarithms where `e^x` is large.
     fn bounded_moment(&self, x: f64, b: f64) -> f64 {
-        let ratio = (self.l2 / b) * (self.l2 / b);
-        if ratio >= 1.0 {
+        if self.l2 >= b {
             return x;
         }
-        if x < 30.0 { ln_1p(ratio * (exp(x) - 1.0)) } else { (x + ln(ratio) + ln_1p(exp(-x) / ratio)).max(0.0) }
+        if self.l2 == 0.0 {
+            return 0.0;
+        }
+        let log_ratio = 2.0 * (ln(self.l2) - ln(b));
+        if x < 30.0 {
+            return ln_1p(exp(log_ratio) * (exp(x) - 1.0));
+        }
+        let y = x + log_ratio;
+        if y > 0.0 { y + ln_1p(exp(-y)) } else { ln_1p(exp(y)) }
     }
 }
 
