@@ -4,8 +4,10 @@
 
 use super::corrector_bound::{CorrectorBound, Distance, LangevinStep, Sources};
 use super::data::DataConstants;
-use super::reverse_bound::{Held, Nodes, ReverseBound, ReverseSources, Route, least, or_infinite};
-use super::score_accuracy::{ScoreAccuracy, minimum};
+use super::numeric::{minimum, or_infinite};
+use super::reverse_bound::{ReverseBound, Route, least};
+use super::reverse_grid::{Held, Nodes, ReverseSources};
+use super::score_accuracy::ScoreAccuracy;
 use crate::math::portable::exp;
 use crate::process::ForwardProcess;
 

@@ -1,11 +1,13 @@
 //! [`Certificate`]: what can be promised of a configured sampler.
 
 use super::bound::{Metric, Setting, Source};
+use super::certificate_error::CertificateError;
 use super::certified::{CertifiedCorrector, CertifiedPredictor};
 use super::corrector_bound::LangevinStep;
 use super::data::DataConstants;
 use super::provenance::Known;
-use super::reverse_bound::{Held, Route};
+use super::reverse_bound::Route;
+use super::reverse_grid::Held;
 use super::score_accuracy::ScoreAccuracy;
 use crate::compose::PredictorCorrector;
 use crate::error::ParameterError;
@@ -15,31 +17,6 @@ use crate::sampler::{Corrector, Predictor};
 use crate::score::ScoreModel;
 use std::borrow::Cow;
 use std::fmt;
-
-/// Why there is no certificate.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CertificateError {
-    /// A parameter or shape was refused.
-    #[error(transparent)]
-    Parameter(#[from] ParameterError),
-    /// A part of the sampler for which no bound is known.
-    #[error("no bound is known for {what}: {why}")]
-    NoBound {
-        /// The part.
-        what: Cow<'static, str>,
-        /// Why.
-        why: Cow<'static, str>,
-    },
-    /// A constant that the bound needs is not known.
-    #[error("the bound needs {constant}, which is not known: {remedy}")]
-    Unknown {
-        /// The constant.
-        constant: &'static str,
-        /// What would supply it.
-        remedy: &'static str,
-    },
-}
 
 /// One line of a certificate.
 #[derive(Debug, Clone, PartialEq)]

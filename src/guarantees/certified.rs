@@ -1,7 +1,7 @@
 //! Which steps have bounds.
 
-use super::certificate::CertificateError;
-use super::reverse_bound::Held;
+use super::certificate_error::CertificateError;
+use super::reverse_grid::Held;
 use crate::process::ForwardProcess;
 use crate::sampler::{
     EulerMaruyama, ExponentialIntegrator, NoCorrector, NoPredictor, OuSplit, ProbabilityFlow, UnadjustedLangevin,

@@ -5,7 +5,8 @@
 //! those of `docs/theory.md`, "The corrector"; at each step the smallest of all that apply is taken.
 
 use super::data::DataConstants;
-use super::score_accuracy::{ErrorAt, LipschitzOf, minimum};
+use super::numeric::minimum;
+use super::score_accuracy::{ErrorAt, LipschitzOf};
 use crate::math::portable::{exp, exp_m1};
 use crate::math::quadrature::{integrate, over};
 use crate::process::Transition;

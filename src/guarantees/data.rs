@@ -1,9 +1,8 @@
 //! What is known about the data, and what follows for `p_t`.
 
 use super::mmse::{MmseCurve, equal_isotropic_variance, posterior_variance};
+use super::numeric::{at_least_zero, minimum};
 use super::provenance::{CONFIDENCE_Z, Known, Provenance};
-use super::reverse_bound::at_least_zero;
-use super::score_accuracy::minimum;
 use crate::batch::BatchView;
 use crate::error::ParameterError;
 use crate::law::{Constants, Empirical, Gaussian, GaussianMixture, Law};

@@ -1,6 +1,6 @@
 //! [`Design`]: the settings of a prediction-correction sampler as numbers, and the family of grids that plans search.
 
-use super::certificate::CertificateError;
+use super::certificate_error::CertificateError;
 use super::data::DataConstants;
 use crate::compose::{PredictorCorrector, Schedule};
 use crate::error::ParameterError;

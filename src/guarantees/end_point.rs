@@ -4,9 +4,10 @@
 //! sqrt(Delta_k) xi` for `dU = D_r(U) dr + dB`. `docs/theory.md`, "The end point".
 
 use super::data::DataConstants;
+use super::numeric::{at_least_zero, minimum, or_infinite};
 use super::path_bound::{step_losses, summed_by_parts};
-use super::reverse_bound::{Nodes, ReverseSources, at_least_zero, or_infinite};
-use super::score_accuracy::{LipschitzOf, ScoreAccuracy, minimum};
+use super::reverse_grid::{Nodes, ReverseSources};
+use super::score_accuracy::{LipschitzOf, ScoreAccuracy};
 use crate::math::portable::exp;
 
 /// `KL(p_delta | output) <= amplification W_N^2 + cost`, with the steps below `from` paid on the path.

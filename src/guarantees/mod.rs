@@ -20,10 +20,13 @@ mod score_accuracy;
 mod bound;
 mod corrector_bound;
 mod end_point;
+mod numeric;
 mod path_bound;
 mod reverse_bound;
+mod reverse_grid;
 // what users ask for
 mod certificate;
+mod certificate_error;
 mod certified;
 mod design;
 mod plan;
@@ -37,7 +40,8 @@ mod monte_carlo_mean;
 mod run_error;
 
 pub use bound::{Metric, Source};
-pub use certificate::{Certificate, CertificateError, Halving, Term};
+pub use certificate::{Certificate, Halving, Term};
+pub use certificate_error::CertificateError;
 pub use certified::{CertifiedCorrector, CertifiedPredictor};
 pub use convergence::CorrectorConvergence;
 pub use coupling::{CouplingCertificate, Midpoint, Refine, coupled_chains, refined};
@@ -49,7 +53,8 @@ pub use mmse::MmseCurve;
 pub use monte_carlo_mean::MonteCarloMean;
 pub use plan::{Plan, PlanError, Target};
 pub use provenance::{CONFIDENCE_Z, Known, Provenance};
-pub use reverse_bound::{Held, Route};
+pub use reverse_bound::Route;
+pub use reverse_grid::Held;
 pub use run_error::RunCertificateError;
 pub use score_accuracy::ScoreAccuracy;
 

@@ -3,7 +3,8 @@
 //! `docs/theory.md`, "The predictor".
 
 use super::data::DataConstants;
-use super::reverse_bound::{Held, Nodes, ReverseSources, at_least_zero};
+use super::numeric::at_least_zero;
+use super::reverse_grid::{Held, Nodes, ReverseSources};
 use super::score_accuracy::ScoreAccuracy;
 use crate::math::portable::{exp, ln, ln_1p};
 use crate::math::quadrature::{GAUSS_LEGENDRE, GAUSS_LEGENDRE_2, integrate};

@@ -1,11 +1,13 @@
 //! [`Plan`]: settings of a sampler from a target accuracy, or from a budget.
 
 use super::bound::{Metric, Setting, assemble, corrected_by};
-use super::certificate::{Certificate, CertificateError};
+use super::certificate::Certificate;
+use super::certificate_error::CertificateError;
 use super::corrector_bound::{Distance, LangevinStep, Sources};
 use super::data::DataConstants;
 use super::design::{Design, GridFamily, PlannedSampler};
-use super::reverse_bound::{Held, Nodes, ReverseBound, ReverseSources};
+use super::reverse_bound::ReverseBound;
+use super::reverse_grid::{Held, Nodes, ReverseSources};
 use super::score_accuracy::ScoreAccuracy;
 use crate::error::ParameterError;
 use crate::math::portable::ln_1p;
@@ -350,8 +352,16 @@ impl<'a> Search<'a> {
         }
         match found {
             Some((shape, counts)) => {
-                let (shape, counts) = self.polish(shape, counts, epsilon);
-                self.finish(shape, counts)
+                let (shape, mut counts) = self.polish(shape, counts, epsilon);
+                // the certificate repeats the searches inside the bound (where to truncate, how to split) for these counts; they may
+                // end a little above those of the plan's search
+                loop {
+                    let plan = self.finish(shape, counts)?;
+                    if plan.certificate.bound() <= epsilon || counts.steps > MOST_STEPS {
+                        return Ok(plan);
+                    }
+                    counts.steps += 1 + counts.steps / 64;
+                }
             }
             None if floor >= epsilon => Err(PlanError::ScoreErrorTooLarge { floor, epsilon }),
             None => {

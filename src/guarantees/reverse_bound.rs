@@ -7,62 +7,10 @@
 use super::corrector_bound::Distance;
 use super::data::DataConstants;
 use super::end_point::{CoupledStep, DenoiserSteps, Join};
+use super::numeric::or_infinite;
 use super::path_bound::score_held_path;
+use super::reverse_grid::{Held, Nodes, ReverseSources};
 use super::score_accuracy::ScoreAccuracy;
-use crate::process::{ForwardProcess, Transition};
-
-/// What a reverse step holds over its interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum Held {
-    /// `s`
-    Score,
-    /// `alpha s`
-    ScaledScore,
-    /// `D = (x + sigma^2 s)/alpha`
-    Denoiser,
-}
-
-/// The nodes of a grid from the data up, with the process's marginals there.
-pub(super) struct Nodes<'a> {
-    pub process: &'a dyn ForwardProcess,
-    pub t: Vec<f64>,
-    pub at: Vec<Transition>,
-    /// `snr`, decreasing
-    pub r: Vec<f64>,
-}
-
-impl<'a> Nodes<'a> {
-    /// From times that decrease, as a grid has them.
-    pub fn new(process: &'a dyn ForwardProcess, times: &[f64]) -> Self {
-        let t: Vec<f64> = times.iter().rev().copied().collect();
-        let at: Vec<Transition> = t.iter().map(|&t| process.marginal(t)).collect();
-        let r = at.iter().map(Transition::snr).collect();
-        Self { process, t, at, r }
-    }
-
-    /// `N`
-    pub fn steps(&self) -> usize {
-        self.t.len() - 1
-    }
-
-    /// `Delta_k`
-    pub fn delta(&self, k: usize) -> f64 {
-        self.r[k - 1] - self.r[k]
-    }
-}
-
-/// Which sources of error are at work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ReverseSources {
-    pub steps: bool,
-    pub score: bool,
-}
-
-impl ReverseSources {
-    pub const ALL: Self = Self { steps: true, score: true };
-}
 
 /// The cost of the steps of a grid, ready to be joined with any start.
 pub(super) struct ReverseBound {
@@ -149,16 +97,6 @@ impl ReverseBound {
         let Some(steps) = &self.coupling else { return f64::INFINITY };
         or_infinite(self.scales.1 * steps.iter().fold(self.scales.0 * start.w2, |w, step| step.after(w)))
     }
-}
-
-/// A bound that overflowed on the way says nothing.
-pub(super) fn or_infinite(bound: f64) -> f64 {
-    if bound.is_nan() { f64::INFINITY } else { bound }
-}
-
-/// A number that is not negative, computed. `f64::max` would turn what is no number into 0, the best of all bounds.
-pub(super) fn at_least_zero(x: f64) -> f64 {
-    if x < 0.0 { 0.0 } else { x }
 }
 
 /// The smallest of a list of bounds.
