@@ -215,6 +215,28 @@ fn explanations_and_places_are_real() {
 }
 
 #[test]
+fn a_models_error_on_a_known_law_is_measured() {
+    let law = two_modes();
+    let (data, times) = (DataConstants::mixture(&law).unwrap(), [0.05, 0.5, 2.0]);
+    let scaled = PerturbedScore::scaled(ExactScore::new(law.clone(), OrnsteinUhlenbeck).cast::<f32>(), 0.1).unwrap();
+    let measured = ScoreAccuracy::against_law(&scaled, &law, &OrnsteinUhlenbeck, &times, 50_000, 3).unwrap();
+    let known = ScoreAccuracy::scaled(0.1, &data, OrnsteinUhlenbeck).unwrap();
+    let wrong = ScoreAccuracy::scaled(0.105, &data, OrnsteinUhlenbeck).unwrap();
+    for t in times {
+        // three standard errors up, and the estimate within five of the truth; ||s*||^2 has a relative deviation near 1.5
+        let (ratio, one) = ((measured.l2(t) / known.l2(t)).powi(2), 1.5 / 50_000.0_f64.sqrt());
+        assert!(ratio > 1.0 - 2.0 * one && ratio < 1.0 + 8.0 * one, "{t}: {ratio}");
+        assert!((measured.l2(t) / wrong.l2(t)).powi(2) < 1.0 - 2.0 * one);
+    }
+    let of = |n, times: &[f64]| ScoreAccuracy::against_law(&scaled, &law, &OrnsteinUhlenbeck, times, n, 3);
+    assert!(
+        of(1, &times).is_err() && of(5, &[]).is_err() && of(5, &[1.0, 0.5]).is_err() && of(5, &[f64::NAN]).is_err()
+    );
+    let plane = Gaussian::standard(2).unwrap();
+    assert!(ScoreAccuracy::against_law(&scaled, &plane, &OrnsteinUhlenbeck, &times, 5, 3).is_err());
+}
+
+#[test]
 fn steps_without_a_bound_are_refused_with_a_reason() {
     let data = DataConstants::mixture(&two_modes()).unwrap();
     let exact = ScoreAccuracy::exact();

@@ -2,11 +2,16 @@
 
 use super::data::DataConstants;
 use super::denoising_loss::{LossAtTime, LossCurve};
+use super::monte_carlo_mean::MonteCarloMean;
 use super::numeric::minimum;
 use super::provenance::{Known, Provenance};
-use crate::error::ParameterError;
+use crate::batch::BatchView;
+use crate::error::{ParameterError, ScoreError};
+use crate::law::Law;
 use crate::math::portable::{exp, ln, ln_1p};
 use crate::process::{ForwardProcess, Transition};
+use crate::real::Real;
+use crate::score::{ExactScore, ScoreModel};
 use std::fmt;
 use std::sync::Arc;
 
@@ -185,6 +190,53 @@ impl ScoreAccuracy {
             limits[before].max(limits[after])
         };
         Ok(Self::only(Curve::Function(Arc::new(curve)), provenance))
+    }
+
+    /// `eps_t` of a model on a law of the laboratory, whose score is known: the mean of `||s - s*||^2` over `n` exact samples of
+    /// `p_t` at each time, entered as [`l2_measured`](Self::l2_measured) says. No constant is unknown here, so this is the
+    /// error itself; its standard error falls with the error.
+    ///
+    /// # Errors
+    /// [`ScoreError`] if the model fails, the law has no score at one of the times, dimensions differ, `n < 2`, or the times
+    /// do not increase.
+    ///
+    /// # Example
+    /// ```
+    /// use score_diffusion::prelude::*;
+    /// use score_diffusion::guarantees::ScoreAccuracy;
+    /// let law = Gaussian::isotropic(vec![1.0, 0.0], 0.5)?;
+    /// let model = PerturbedScore::shifted(ExactScore::new(law.clone(), OrnsteinUhlenbeck), vec![0.0, 0.25])?;
+    /// let known = ScoreAccuracy::against_law(&model, &law, &OrnsteinUhlenbeck, &[0.1, 1.0], 100, 1)?;
+    /// assert!((known.l2(0.5) - 0.25).abs() < 1e-12);
+    /// # Ok::<(), score_diffusion::ScoreError>(())
+    /// ```
+    pub fn against_law<S: ScoreModel, L: Law, F: ForwardProcess>(
+        model: &S,
+        law: &L,
+        process: &F,
+        times: &[f64],
+        n: usize,
+        seed: u64,
+    ) -> Result<Self, ScoreError> {
+        ParameterError::same("the law", "coordinates", model.dim(), law.dim())?;
+        if n < 2 {
+            return Err(ParameterError::Count { name: "n", given: n as u64, allowed: "at least 2" }.into());
+        }
+        let exact = ExactScore::new(law.clone(), process);
+        let mut points = Vec::with_capacity(times.len());
+        for (index, &t) in times.iter().enumerate() {
+            ParameterError::non_negative("a time", t)?;
+            let x = law.marginal(process, t).sample_seeded(n, seed.wrapping_add(index as u64))?;
+            let (truth, states) = (exact.score(t, BatchView::try_from(&x)?)?, x.map(S::Scalar::of));
+            let ours = model.score(t, BatchView::try_from(&states)?)?;
+            let chain = |j: usize| {
+                let pairs = ours.column(j).into_iter().zip(truth.column(j).into_iter());
+                pairs.map(|(a, b)| (a.as_f64() - b) * (a.as_f64() - b)).sum::<f64>()
+            };
+            let squares = MonteCarloMean::of(&(0..n).map(chain).collect::<Vec<f64>>());
+            points.push((t, squares.value, squares.standard_error));
+        }
+        Ok(Self::l2_measured(&points, n as u64)?)
     }
 
     /// Upper limits on `eps_t` from measured losses: `eps_t^2 = loss - (d/sigma_t^2 - J_t)`, with what the data's constants
