@@ -230,7 +230,7 @@ impl ScoreAccuracy {
             let (truth, states) = (exact.score(t, BatchView::try_from(&x)?)?, x.map(S::Scalar::of));
             let ours = model.score(t, BatchView::try_from(&states)?)?;
             let chain = |j: usize| {
-                let pairs = ours.column(j).into_iter().zip(truth.column(j).into_iter());
+                let pairs = ours.column(j).into_iter().zip(truth.column(j));
                 pairs.map(|(a, b)| (a.as_f64() - b) * (a.as_f64() - b)).sum::<f64>()
             };
             let squares = MonteCarloMean::of(&(0..n).map(chain).collect::<Vec<f64>>());
