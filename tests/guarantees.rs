@@ -215,6 +215,21 @@ fn explanations_and_places_are_real() {
 }
 
 #[test]
+fn the_corrector_costs_less_in_w2_than_in_kl() {
+    // the figures of docs/guarantees.md: T1 = 2, 200 steps of 0.1, 400 reverse steps
+    let score = ExactScore::new(two_modes(), OrnsteinUhlenbeck);
+    let sampler = PredictorCorrector::new(score, TimeGrid::geometric(2.0, 0.01, 400).unwrap()).unwrap();
+    let sampler = sampler.with_predictor(ExponentialIntegrator::DenoiserHeld).unwrap();
+    let sampler = sampler.with_correction(0.1, 200).unwrap();
+    let data = DataConstants::mixture(&two_modes()).unwrap();
+    let c = Certificate::total_variation(&sampler, &data, &ScoreAccuracy::exact()).unwrap();
+    let of = |wanted| c.routes().iter().find(|r| r.0 == wanted).unwrap().1;
+    let by_kl = of(Route::EndPoint) - of(Route::EndPointFromCoupling);
+    let by_w2 = c.terms().iter().find(|t| t.source == Source::CorrectorDiscretisation).unwrap().value;
+    assert!((2.6e-3..2.8e-3).contains(&by_kl) && (2e-8..3e-8).contains(&by_w2), "{by_kl} {by_w2}");
+}
+
+#[test]
 fn a_models_error_on_a_known_law_is_measured() {
     let law = two_modes();
     let (data, times) = (DataConstants::mixture(&law).unwrap(), [0.05, 0.5, 2.0]);
@@ -402,6 +417,14 @@ fn certificates_survive_json() {
     let c = Certificate::wasserstein2(&exact_sampler(30), &data, &ScoreAccuracy::exact()).unwrap();
     let text = serde_json::to_string(&c).unwrap();
     assert_eq!(serde_json::from_str::<Certificate>(&text).unwrap(), c);
+    // no constant is printed or written as NaN, supplied functions included
+    let known =
+        |_| Constants { log_sobolev: Some(0.5), curvature: Some(-1.0), smoothness: Some(1.0), ..Constants::UNKNOWN };
+    let supplied = DataConstants::supplied(1, 1.0, "a book", known).unwrap();
+    let accuracy = ScoreAccuracy::l2_constant(0.01, "a guess").unwrap().with_exponential_moment(|_, r| r * 1e-3);
+    let c = Certificate::total_variation(&exact_sampler(30), &supplied, &accuracy).unwrap();
+    assert!(!c.to_string().contains("NaN"), "{c}");
+    assert_eq!(serde_json::from_str::<Certificate>(&serde_json::to_string(&c).unwrap()).unwrap(), c);
     let plan =
         Plan::for_accuracy(&data, &ScoreAccuracy::exact(), Target::TotalVariation { early_stop: 0.02 }, 0.3).unwrap();
     let design = serde_json::to_string(plan.design()).unwrap();

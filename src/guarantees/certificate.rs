@@ -50,7 +50,8 @@ pub struct Halving {
 /// An upper bound on the distance between the law of a sampler's output and its target, as a table of named terms.
 ///
 /// The bound holds for chains in exact arithmetic, under the assumptions that it lists. A bound in total variation of 1 or
-/// more says nothing and calls itself vacuous.
+/// more says nothing and calls itself vacuous. JSON has no infinity: a certificate with an infinite bound can be written,
+/// but not read back.
 ///
 /// # Which samplers
 /// Corrector steps at the horizon only ([`UnadjustedLangevin`](crate::sampler::UnadjustedLangevin),

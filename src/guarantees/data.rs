@@ -732,9 +732,16 @@ impl DataConstants {
                 let by = Provenance::assumed("E exp(<v, X>) <= exp(k^2 ||v||^2/2)");
                 add("k, tail in every direction", &Known::with(*k, by));
             }
-            Shape::Supplied { by, .. } => {
-                let by = Provenance::assumed(by.clone());
-                add("constants of p_t, supplied", &Known::with(f64::NAN, by));
+            Shape::Supplied { by, constants } => {
+                let at_one = constants(Transition { scale: 1.0, variance: 1.0 });
+                let known =
+                    [("kappa", at_one.curvature), ("L", at_one.smoothness), ("log-Sobolev", at_one.log_sobolev)];
+                for (name, value) in known {
+                    if let Some(value) = value.filter(|v| v.is_finite()) {
+                        let by = Provenance::assumed(by.clone());
+                        add(&format!("{name}, supplied (at alpha = sigma = 1)"), &Known::with(value, by));
+                    }
+                }
             }
         }
         add("E||X_0||^2", &self.second_moment);

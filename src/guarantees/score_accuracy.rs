@@ -379,8 +379,15 @@ impl ScoreAccuracy {
         if let (Some(b), false) = (&self.uniform, self.is_exact()) {
             facts.push(("uniform bound on the score's error (at t = 1)".to_owned(), says("as given", b.at(1.0))));
         }
-        if self.moment.is_some() {
-            facts.push(("M_r, exponential moment of the error".to_owned(), says("as given", f64::NAN)));
+        if let Some(m) = &self.moment {
+            // at the largest of a few r for which it is finite
+            let finite = [1.0, 0.1, 0.01, 1e-3, 1e-4].into_iter().map(|r| (r, m(1.0, r))).find(|x| x.1.is_finite());
+            if let Some((r, value)) = finite {
+                facts.push((
+                    format!("M_r, exponential moment of the error (at t = 1, r = {r})"),
+                    says("as given", value),
+                ));
+            }
         }
         facts
     }
