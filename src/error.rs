@@ -67,6 +67,14 @@ pub enum ParameterError {
         /// What was found, with the offending number or shapes.
         reason: String,
     },
+    /// A condition is not one that the model takes.
+    #[error("the model was given the condition {given}, but it takes {expected}")]
+    Condition {
+        /// What was given, in words.
+        given: String,
+        /// What the model takes, in words.
+        expected: String,
+    },
     /// An iteration did not reach its tolerance.
     #[error(
         "{what} did not converge in {iterations} iterations: its error is {reached:?} where {tolerance:?} was asked for"

@@ -22,10 +22,12 @@
 //! - [`process`]: [`ForwardProcess`](process::ForwardProcess), how data becomes noise
 //! - [`law`]: [`Law`](law::Law), data with closed forms to test against
 //! - [`score`]: [`ScoreModel`], exact, wrapped and your own
+//! - [`guidance`]: scores given a class or a vector per chain, and classifier-free guidance
 //! - [`sampler`]: [`Predictor`](sampler::Predictor), [`Corrector`](sampler::Corrector), [`Sampler`], and what a run returns
 //! - [`compose`]: [`PredictorCorrector`], and runs that pause
 //!
 //! Beside the building, looking at it:
+//! - [`learning`]: the score from data: its loss, and estimators
 //! - [`metrics`]: distances between samples and to laws
 //! - [`chain_law`]: exact laws of discretised chains
 //! - [`guarantees`]: error bounds, plans, and what a run certifies
@@ -46,11 +48,17 @@ pub mod compose;
 pub mod error;
 pub mod grid;
 pub mod guarantees;
+pub mod guidance;
 pub mod law;
+pub mod learning;
 mod math;
 mod matrix;
 pub mod metrics;
+#[cfg(feature = "candle")]
+pub mod networks;
 pub mod noise;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 mod parallel;
 pub mod prelude;
 pub mod process;

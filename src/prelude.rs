@@ -6,6 +6,7 @@ pub use crate::compose::{
 };
 pub use crate::error::{ParameterError, ScoreError};
 pub use crate::grid::{Interval, TimeGrid};
+pub use crate::guidance::{Condition, ConditionalScore, Guided};
 pub use crate::law::{Constants, Empirical, Gaussian, GaussianMixture, Law, Product};
 pub use crate::process::{ForwardProcess, OrnsteinUhlenbeck, Transition, VarianceExploding, VariancePreserving};
 pub use crate::real::Real;

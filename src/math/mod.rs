@@ -14,10 +14,12 @@
 
 mod box_muller;
 mod horner;
+mod normal;
 pub(crate) mod quadrature;
 
 pub(crate) use box_muller::{BLOCK, LANES, PAIRS, Word};
 use horner::{horner_f32, horner_f64};
+pub(crate) use normal::{normal_cdf, normal_quantile};
 
 /// Portable scalar functions of f64 for schedules and log-densities: the `libm` crate's, under std's names.
 pub(crate) mod portable {

@@ -1,8 +1,9 @@
 //! Score models: `s(t, x)`, an estimate of `grad log p_t(x)`.
 //!
 //! [`ScoreModel`] is the trait. [`ExactScore`] is the truth for a law of the laboratory, [`ScoreFn`] wraps a closure,
-//! [`Mlp`] is a neural network of dense layers with given weights; the others wrap a model: [`ProjectedScore`] confines its denoiser to a convex set, [`PerturbedScore`] adds a known
-//! error, [`Reparametrised`] converts from and to noise, denoiser and velocity outputs, [`Counted`] counts.
+//! [`Mlp`] is a neural network of dense layers with given weights; the others wrap a model: [`ProjectedScore`] confines
+//! its denoiser to a convex set, [`PerturbedScore`] adds a known error, [`Reparametrised`] converts from and to noise,
+//! denoiser and velocity outputs, [`Counted`] counts.
 
 mod closure;
 mod counted;
@@ -22,4 +23,5 @@ pub use parametrisation::{Conversion, Parametrisation, Reparametrised};
 pub use perturbed::PerturbedScore;
 pub use projected::ProjectedScore;
 pub use score_trait::ScoreModel;
+pub(crate) use score_trait::{check_scratch, check_shapes, for_equal_times};
 pub use time_features::TimeFeatures;

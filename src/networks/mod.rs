@@ -1,0 +1,1 @@
+//! Neural networks as score models, by candle: training, saving, loading. Feature `candle`.

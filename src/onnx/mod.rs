@@ -1,0 +1,1 @@
+//! Score models from ONNX files, by a runtime in pure Rust. Feature `onnx`.
