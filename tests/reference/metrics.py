@@ -1,4 +1,4 @@
-"""Values of distances by independent implementations, for tests/metrics.rs.
+"""Values of distances by independent implementations, for tests/suite/metrics.rs.
 
     pip install numpy scipy pot
     python tests/reference/metrics.py > tests/reference/metrics.json

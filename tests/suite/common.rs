@@ -4,8 +4,6 @@
 //! Nothing here asks the crate for a coefficient. Formulas come from two derivations: a variance-preserving process is
 //! Ornstein-Uhlenbeck under the clock `tau(t) = (1/2) int beta`, and a variance-exploding one has `alpha = 1`.
 
-#![allow(dead_code, reason = "every test crate uses a part of this module")]
-
 use score_diffusion::metrics::{Moments, moments};
 use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::prelude::*;

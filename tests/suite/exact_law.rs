@@ -6,11 +6,7 @@
 //! 6500 numbers in all). With 40 000 chains that sees a variance off by 5.7 % with probability 0.999, and beside every
 //! case stand laws off by a little more that must be refused.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use score_diffusion::metrics::Moments;
 use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::prelude::*;

@@ -4,11 +4,7 @@
 //! the discretised chain. Their difference over N and over 2N steps gives the order. The crate's coefficients are used
 //! here; `exact_law.rs` compares them with formulas.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
-mod common;
-
-use common::Clock;
+use crate::common::Clock;
 use score_diffusion::prelude::*;
 
 /// One direction of Gaussian data.
@@ -199,9 +195,9 @@ fn the_measurement_of_orders_can_fail() {
         assert!(!holds(Expected::First, coarse[1] + off, fine[1] + off), "{what}");
     });
     // the noise of a defective scheme: 1 % too strong, so it tends to another law
-    let defective = common::Defective {
+    let defective = crate::common::Defective {
         inner: ExponentialIntegrator::ScoreHeld,
-        factors: common::Affine { state: 1.0, score: 1.0, noise: 1.01 },
+        factors: crate::common::Affine { state: 1.0, score: 1.0, noise: 1.01 },
     };
     every_case(&defective, false, |what, _, _, coarse, fine| {
         assert!(!holds(Expected::First, coarse[1], fine[1]), "{what}");

@@ -1,7 +1,5 @@
 //! Bad inputs, and the exact error that each of them gets. Nothing here may panic.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use score_diffusion::batch::{Batch, BatchView, BatchViewMut};
 use score_diffusion::metrics::{kolmogorov_statistic, moments, wasserstein2_per_coordinate};
 use score_diffusion::nalgebra::DMatrix;

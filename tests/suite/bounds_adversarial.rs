@@ -3,8 +3,6 @@
 //! Laws, scores, processes, correctors and grids are drawn at random, coarse and absurd ones included. Every route is
 //! checked, not the smallest alone. Each oracle has a twin that is told something false and must be caught.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use score_diffusion::chain_law::{AffineChain, ChainLawError, GaussianScore, LineDensity, LineQuadrature, Normal};

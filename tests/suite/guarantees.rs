@@ -1,14 +1,7 @@
 //! Certificates against truths, plans as run, and what is refused.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-#![allow(dead_code, reason = "the laboratory serves other readers, too")]
-
-#[path = "../examples/support/described.rs"]
-mod described;
-#[path = "../examples/support/laboratory.rs"]
-mod laboratory;
-
-use laboratory::{Flaw, problems};
+use crate::support::laboratory::{Flaw, problems};
+use crate::support::{described, laboratory};
 use score_diffusion::chain_law::{AffineChain, GaussianScore, LineDensity, LineQuadrature, Normal};
 use score_diffusion::guarantees::{
     Certificate, CertificateError, DataConstants, Known, Metric, MmseCurve, Plan, PlanError, Provenance, Route,
@@ -191,7 +184,7 @@ fn the_end_point_certificate_falls_like_n_to_the_minus_two() {
 
 #[test]
 fn explanations_and_places_are_real() {
-    let theory = include_str!("../docs/theory.md");
+    let theory = include_str!("../../docs/theory.md");
     let data = DataConstants::mixture(&two_modes()).unwrap();
     let c = Certificate::wasserstein2(&exact_sampler(50), &data, &ScoreAccuracy::shifted(0.01).unwrap()).unwrap();
     assert_eq!(c.terms().len(), 6);

@@ -2,11 +2,9 @@
 //! coefficient), against samplers, and against closed forms. Beside each stands a twin that is a little wrong and must be
 //! seen.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
-mod common;
-
-use common::{Affine, Arrangement, Chain, Clock, Correction, Defective, Error, N, Normal as Reference, RULES, Rule, Z};
+use crate::common::{
+    Affine, Arrangement, Chain, Clock, Correction, Defective, Error, N, Normal as Reference, RULES, Rule, Z,
+};
 use score_diffusion::chain_law::{AffineChain, ChainLawError, GaussianScore, LineDensity, LineQuadrature, Normal};
 use score_diffusion::metrics::{kolmogorov_statistic, moments};
 use score_diffusion::nalgebra::DMatrix;

@@ -1,7 +1,5 @@
 //! What the loop promises beyond the law of its chains: counts, failures, panics, pointers, and refusals when it is built.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
 use std::ops::ControlFlow;

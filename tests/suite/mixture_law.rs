@@ -8,11 +8,7 @@
 //!
 //! A test refuses when `sqrt(n) D > 2.63`: 2e-6 by chance.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use score_diffusion::metrics::{kolmogorov_critical, kolmogorov_p_value, kolmogorov_statistic};
 use score_diffusion::prelude::*;
 

@@ -1,9 +1,6 @@
 //! The digits example's reader: the file that is there, and files that are damaged.
 
-#[path = "../examples/support/digits_data.rs"]
-mod digits_data;
-
-use digits_data::{Digits, DigitsError, PIXELS};
+use crate::support::digits_data::{Digits, DigitsError, PIXELS};
 use flate2::{Compression, write::GzEncoder};
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,11 +1,7 @@
 //! Certificates from a run, against exact values: on Gaussian data the coupled chains, the path-space KL and the denoising
 //! loss are all known in closed form or by quadrature.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
-mod common;
-
-use common::{Arrangement, Chain, Clock, Correction, DETECTABLE, Error, N, Normal, Rule, Z};
+use crate::common::{Arrangement, Chain, Clock, Correction, DETECTABLE, Error, N, Normal, Rule, Z};
 use score_diffusion::guarantees::{
     CorrectorConvergence, CouplingCertificate, DenoisingLoss, FrozenDrift, GirsanovCertificate, Midpoint, Refine,
     RunCertificateError, coupled_chains, refined,
@@ -141,7 +137,7 @@ fn exact_squares(
     let (mu, lambda) = data();
     let mut squares = [(0.0, 0.0); 2];
     for (mu, lambda) in mu.into_iter().zip(lambda) {
-        let map = |t: f64, step: common::Affine| {
+        let map = |t: f64, step: crate::common::Affine| {
             let (alpha, v) = (clock.alpha(t), clock.alpha(t).powi(2) * lambda + clock.variance(t));
             (step.state - step.score / v, step.score * alpha * mu / v, step.noise)
         };
@@ -242,7 +238,7 @@ fn coupled_chains_have_the_exact_distance() {
     let mut seed = 100;
     for clock in [OU, LINEAR, EXPLODING] {
         let grid = nodes(clock, 6);
-        for rule in common::RULES {
+        for rule in crate::common::RULES {
             seed += 1;
             let arrangement = Arrangement::AtStart(0);
             let squares = |w: Weights, n| exact_squares(clock, &grid, rule, Correction::None, &arrangement, w, n);
@@ -400,7 +396,7 @@ fn exact_path_kl(chain: &Chain, weight: impl Fn(f64) -> f64) -> f64 {
         let (mut m, mut w) = (0.0, clock.prior_variance(chain.nodes[0]));
         for (k, &t) in chain.nodes.iter().enumerate() {
             let (alpha_t, v_t) = at(t);
-            let mut push = |step: common::Affine| {
+            let mut push = |step: crate::common::Affine| {
                 let a = step.state - step.score / v_t;
                 (m, w) = (a * m + step.score * alpha_t * mu / v_t, a * a * w + step.noise * step.noise);
             };

@@ -1,13 +1,7 @@
 //! The laboratory of guarantees: its truths are held against samplers and simulations, so that bounds can be held against
 //! them.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-#![allow(dead_code, reason = "tests use a part of the laboratory")]
-
-#[path = "../examples/support/laboratory.rs"]
-mod laboratory;
-
-use laboratory::{Flaw, Output, Problem, problems};
+use crate::support::laboratory::{Flaw, OnLine, Output, Problem, problems};
 use score_diffusion::metrics::{kolmogorov_statistic, moments};
 use score_diffusion::prelude::*;
 
@@ -54,7 +48,7 @@ fn simulated_and_exact_total_variation_agree() {
     assert!(exact.quadrature_error < 1e-8 && exact.tv.how == "quadrature");
     let mut plane = line.clone();
     let still = Gaussian::isotropic(vec![0.0], 1.0).unwrap();
-    plane.coordinates.push((laboratory::OnLine::Gaussian(still), 1));
+    plane.coordinates.push((OnLine::Gaussian(still), 1));
     plane.predictor = ExponentialIntegrator::DenoiserHeld;
     let (simulated, output) = (plane.truths().unwrap(), plane.outputs(None).unwrap());
     // its distances: those of the line and those of the Gaussian

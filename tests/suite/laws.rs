@@ -1,7 +1,5 @@
 //! Laws against what is known about them: moments of samples, densities, and the constants of their shape.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use rand_distr::Distribution;

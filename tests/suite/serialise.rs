@@ -1,5 +1,4 @@
 //! Every parameter type survives JSON to the bit, and what no constructor would make is refused.
-#![cfg(feature = "serde")]
 
 use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::noise::{NoiseField, Phase, Stream};

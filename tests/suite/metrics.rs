@@ -1,8 +1,6 @@
 //! Distances and tests: closed forms, values of other programs, errors that are as large as they say, levels and power,
 //! threads, and input that is refused.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use score_diffusion::metrics::*;
 use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::prelude::*;
@@ -63,7 +61,7 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap()
 }
 fn reference() -> Value {
-    serde_json::from_str(include_str!("reference/metrics.json")).unwrap()
+    serde_json::from_str(include_str!("../reference/metrics.json")).unwrap()
 }
 
 #[test]
@@ -811,7 +809,7 @@ fn large_and_small_numbers() {
     }
 }
 
-/// Times, for the documentation: `cargo test --release --test metrics -- --ignored --nocapture`.
+/// Times, for the documentation: `cargo test --release --test suite metrics -- --ignored --nocapture`.
 #[test]
 #[ignore = "prints times; nothing is compared"]
 fn times() {

@@ -1,7 +1,5 @@
 //! Properties that hold for all parameters: processes, scores, wrappers, whole runs.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use score_diffusion::batch::{Batch, BatchView, BatchViewMut};

@@ -1,11 +1,7 @@
 //! Networks of dense layers: against a plain forward pass with its rounding errors, bit for bit in every batch, as exact
 //! scores whose sampled laws are known, and built from bad parts.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;

@@ -1,0 +1,28 @@
+//! The tests of the public API, in one crate: it shares what it compiles, and links once.
+//!
+//! Beside it stand crates that must be alone: `determinism`, which CI runs in several builds, `resources`, which counts
+//! allocations, and `noise_quality`, which takes hours.
+
+#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
+
+mod common;
+mod support;
+
+mod bad_input;
+mod bounds_adversarial;
+mod chain_law;
+mod digits_data;
+mod engine;
+mod exact_law;
+mod guarantees;
+mod laboratory;
+mod laws;
+mod metrics;
+mod mixture_law;
+mod mlp;
+mod order;
+mod prepared;
+mod properties;
+mod run_certificates;
+#[cfg(feature = "serde")]
+mod serialise;
