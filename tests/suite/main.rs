@@ -15,6 +15,7 @@ mod digits_data;
 mod engine;
 mod exact_law;
 mod guarantees;
+mod guidance;
 mod laboratory;
 mod laws;
 mod metrics;

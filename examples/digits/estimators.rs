@@ -1,0 +1,85 @@
+//! The estimators of this example: each learns a score for every digit, and one for all, from the training images.
+
+use crate::data::Data;
+use crate::digits_data::PIXELS;
+use crate::options::Estimator;
+use score_diffusion::guidance::PerClass;
+use score_diffusion::learning::{CovarianceEstimator, GaussianFit, KernelScore, RandomFeatures};
+use score_diffusion::prelude::*;
+use std::error::Error;
+
+/// Any conditional score, in f32.
+pub type Model = Box<dyn ConditionalScore<Scalar = f32>>;
+type AnyScore = Box<dyn ScoreModel<Scalar = f32>>;
+type AnyResult<T> = Result<T, Box<dyn Error>>;
+
+const CLASSES: u8 = 10;
+
+/// What was learned, and a line about it.
+pub struct Fitted {
+    pub model: Model,
+    pub description: String,
+}
+
+/// Learns from the training images.
+pub fn fit(estimator: Estimator, data: &Data) -> AnyResult<Fitted> {
+    match estimator {
+        Estimator::Gaussian => gaussian(data),
+        Estimator::Mixture => mixture(data),
+        Estimator::Features => features(data),
+        Estimator::Kernel => kernel(data),
+        Estimator::Exact => exact(data),
+        #[cfg(feature = "candle")]
+        Estimator::Network => network(),
+    }
+}
+
+/// A score for each digit's images, and one for all images, by the same rule.
+fn per_class(data: &Data, learn: impl Fn(&[f64]) -> AnyResult<AnyScore>) -> AnyResult<Model> {
+    let classes = (0..CLASSES).map(|class| learn(&data.training.of(Some(class)))).collect::<AnyResult<Vec<_>>>()?;
+    Ok(Box::new(PerClass::new(classes)?.with_unconditional(learn(&data.training.of(None))?)?))
+}
+
+fn law_score<L: Law + 'static>(law: L) -> AnyScore {
+    Box::new(ExactScore::new(law, OrnsteinUhlenbeck).cast::<f32>())
+}
+
+/// A Gaussian with the images' mean and covariance. With fewer images than would fill 64 dimensions the sample covariance is
+/// too thin in most directions; Ledoit and Wolf pull it towards a multiple of the identity.
+fn gaussian_of(images: &[f64]) -> AnyResult<GaussianFit> {
+    Ok(GaussianFit::new(BatchView::new(images, PIXELS)?, CovarianceEstimator::LedoitWolf)?)
+}
+
+fn gaussian(data: &Data) -> AnyResult<Fitted> {
+    let model = per_class(data, |images| Ok(law_score(gaussian_of(images)?.into_law())))?;
+    Ok(Fitted { model, description: "a Gaussian for each digit, and one for all images".into() })
+}
+
+/// A Gaussian for each digit, and for all images the mixture of the ten.
+fn mixture(data: &Data) -> AnyResult<Fitted> {
+    let fits = (0..CLASSES).map(|class| gaussian_of(&data.training.of(Some(class)))).collect::<AnyResult<Vec<_>>>()?;
+    let counts: Vec<f64> = fits.iter().map(|fit| fit.n_points() as f64).collect();
+    let means: Vec<Vec<f64>> = fits.iter().map(|fit| fit.mean().to_vec()).collect();
+    let covariances: Vec<_> = fits.iter().map(|fit| fit.covariance().clone()).collect();
+    let whole = law_score(GaussianMixture::full(&counts, &means, &covariances)?);
+    let classes = fits.into_iter().map(|fit| law_score(fit.into_law())).collect();
+    let model = Box::new(PerClass::new(classes)?.with_unconditional(whole)?);
+    Ok(Fitted { model, description: "a Gaussian for each digit, and for all images the mixture of the ten".into() })
+}
+
+fn features(data: &Data) -> AnyResult<Fitted> {
+    todo!()
+}
+
+fn kernel(data: &Data) -> AnyResult<Fitted> {
+    let bandwidth = 0.5;
+    let model = per_class(data, |images| {
+        Ok(Box::new(KernelScore::new(images, PIXELS, bandwidth, OrnsteinUhlenbeck)?.cast::<f32>()))
+    })?;
+    Ok(Fitted { model, description: format!("a kernel of standard deviation {bandwidth:.3} at each image") })
+}
+
+fn exact(data: &Data) -> AnyResult<Fitted> {
+    let model = per_class(data, |images| Ok(law_score(Empirical::new(images, PIXELS)?)))?;
+    Ok(Fitted { model, description: "the images themselves, and nothing else".into() })
+}
