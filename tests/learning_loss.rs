@@ -203,7 +203,7 @@ fn a_model_of_another_output_has_the_loss_of_its_score() {
 #[test]
 fn data_that_is_not_held_out_shows() {
     let law = Gaussian::standard(4).unwrap();
-    let (seen, fresh) = (law.sample_seeded(200, 14).unwrap(), law.sample_seeded(200, 15).unwrap());
+    let (seen, fresh) = (law.sample_seeded(200, 14).unwrap(), law.sample_seeded(1000, 15).unwrap());
     let model = ExactScore::new(Empirical::new(seen.as_slice(), 4).unwrap(), OrnsteinUhlenbeck);
     // the data is N(0, I), so the bound on the constant is the constant
     let loss = DenoisingLoss::new(20, 6).unwrap().with_component_variance(1.0).unwrap();
@@ -246,9 +246,9 @@ fn every_point_is_scored_with_its_own_condition() {
     };
     check(&guided(0, n), view(&data), true);
     check(&guided(1, n), view(&data), false);
-    // some of the columns, which are no whole tiles: they keep their numbers
-    let some = view(&data).columns(301..1700);
-    assert_eq!(some.first_chain(), 301);
+    // some of the columns, which are no whole tiles and no whole periods of the classes: they keep their numbers
+    let some = view(&data).columns(302..1700);
+    assert_eq!(some.first_chain(), 302);
     check(&guided(0, n), some, true);
     check(&guided(0, n), some.starting_at(0), false);
     // conditions for fewer points than there are
@@ -401,10 +401,13 @@ fn drawing_by_variance_is_best() {
     // the exact score of N(0, tau^2 I) in 3 dimensions: the second moment of the loss is 15 c^2
     let (process, tau2) = (OU.process(), 0.5);
     let moment = |t: f64| 15.0 * posterior(OU, t, tau2)[0].1.powi(2);
+    // EDM's weighting with the data's own standard deviation makes the weighted loss of this model the same at all times,
+    // so that there is nothing to gain
+    let even = Weighting::edm(0.5_f64.sqrt()).unwrap();
     for (target, weighting) in [
         (TimeDensity::uniform(over(OU)), Weighting::Likelihood),
         (TimeDensity::log_snr(over(OU)), Weighting::Denoiser),
-        (TimeDensity::log_normal(over(OU), -1.2, 1.2).unwrap(), Weighting::edm(0.7).unwrap()),
+        (TimeDensity::log_normal(over(OU), -1.2, 1.2).unwrap(), even),
     ] {
         let drawn = by_variance(OU, &target, 60, weighting);
         let own = |t: f64| target.density(&process, t) * weighting.at(&process, t);
@@ -415,8 +418,13 @@ fn drawing_by_variance_is_best() {
         // half a stretch is at most 0.18 in log-SNR, and w sqrt(m) goes at most like the SNR: a third of 0.18^2, 1.1 %. The
         // curve's roots of moments are off by sqrt(720/4000)/(2 15) = 1.4 %, which costs its square. The limit on importance
         // adds at most a tenth of the mean to what is drawn, so it costs a tenth at most
-        assert!(ours >= best * (1.0 - 1e-6) && ours < best * 1.12, "{weighting:?}: {ours} for {best}");
-        assert!(plain > 1.2 * ours, "{weighting:?}: {plain} {ours}");
+        // Simpson's rule loses less than 1e-4 at the steps
+        assert!(ours >= best * (1.0 - 1e-4) && ours < best * 1.12, "{weighting:?}: {ours} for {best}");
+        if weighting == even {
+            assert!((plain / best - 1.0).abs() < 1e-9, "{weighting:?}: {plain} for {best}");
+        } else {
+            assert!(plain > 1.2 * ours, "{weighting:?}: {plain} {ours}");
+        }
         for u in [0.05, 0.5, 0.95] {
             assert!(drawn.importance(&process, target.quantile(&process, u)) < 11.0);
         }
