@@ -84,7 +84,7 @@ impl<'a, T: Real> Replicates<'a, T> {
 
     /// The losses of all points at one time.
     pub fn at(&mut self, time: f64, at: Transition) -> Result<&[Drawn], LossError> {
-        self.to_states(|_| at);
+        self.diffuse(|_| at);
         let scored = self.scorer.score(time, &self.x, self.tile, &mut self.score);
         scored.map_err(|culprit| LossError::at(self.tile, time, culprit))?;
         self.drawn(|_| (time, at))
@@ -92,14 +92,14 @@ impl<'a, T: Real> Replicates<'a, T> {
 
     /// The losses of the points, each at its own time.
     pub fn at_each(&mut self, times: &[f64], at: &[Transition]) -> Result<&[Drawn], LossError> {
-        self.to_states(|j| at[j]);
+        self.diffuse(|j| at[j]);
         let scored = self.scorer.score_at_times(times, &self.x, self.tile, &mut self.score);
         scored.map_err(|culprit| LossError::at(self.tile, times[culprit.column], culprit))?;
         self.drawn(|j| (times[j], at[j]))
     }
 
     /// `alpha X_0 + sigma xi`
-    fn to_states(&mut self, at: impl Fn(usize) -> Transition) {
+    fn diffuse(&mut self, at: impl Fn(usize) -> Transition) {
         let dim = self.tile.dim;
         let points = self.data.chains().zip(self.xi.chunks_exact(dim)).zip(self.x.chunks_exact_mut(dim));
         for (j, ((x0, xi), x)) in points.enumerate() {
