@@ -125,7 +125,8 @@ impl DenoisingLoss {
         let tiles = all_or_first(in_order(n.div_ceil(size), |i| {
             self.tile(model, data.columns(i * size..n.min((i + 1) * size)), &levels)
         }))?;
-        let at = levels.iter().enumerate().map(|(k, &(time, at))| {
+        let at = in_order(levels.len(), |k| {
+            let (time, at) = levels[k];
             let points: Vec<Replicate> = tiles.iter().flat_map(|tile| tile[k].iter().copied()).collect();
             let Mean { controlled, plain, coefficient, second_moment } = Mean::of(&points);
             LossAtTime {
@@ -139,7 +140,7 @@ impl DenoisingLoss {
                 component_variance: self.component_variance,
             }
         });
-        Ok(LossCurve::new(at.collect(), self.draws as u64, self.seed))
+        Ok(LossCurve::new(at, self.draws as u64, self.seed))
     }
 
     /// The points of a tile, for each time.
