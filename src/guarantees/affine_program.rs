@@ -1,14 +1,13 @@
-//! What certificates from a run share: a sampler as a list of affine steps, and the score of a tile with a named culprit.
+//! What certificates from a run share: a sampler as a list of affine steps, and the names of failures.
 
 use super::run_error::RunCertificateError;
-use crate::batch::{BatchView, BatchViewMut};
 use crate::compose::PredictorCorrector;
 use crate::error::ScoreError;
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::{AffineStep, ChainFailure, Corrector, FailureCause, Predictor, StepKind};
-use crate::score::ScoreModel;
+use crate::score::{Culprit, Fault, ScoreModel, Tile};
 
 /// A sampler taken apart: at each node its corrector steps, then the predictor's step to the next node, at the end the
 /// denoising step.
@@ -86,51 +85,8 @@ impl AffineProgram {
     }
 }
 
-/// The chains that are worked on together.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tile {
-    pub first_chain: u64,
-    pub n: usize,
-    pub dim: usize,
-}
-
-impl Tile {
-    /// Tile number `i` of `n_chains` chains, `size` chains in each but the last.
-    pub fn number(i: usize, size: usize, n_chains: usize, dim: usize) -> Self {
-        Self { first_chain: (i * size) as u64, n: size.min(n_chains - i * size), dim }
-    }
-
-    /// Elements of a batch of these chains.
-    pub fn len(self) -> usize {
-        self.n * self.dim
-    }
-
-    /// Noise vector `vector` of a stream, for all chains.
-    pub fn fill<T: Real>(self, field: NoiseField, stream: Stream, vector: u64, out: &mut [T]) {
-        field.fill_slabs(stream, self.first_chain, vector * self.dim as u64, self.dim, 1, out);
-    }
-
-    /// The first chain that left the scalar's range.
-    pub fn check_states<T: Real>(self, x: &[T]) -> Result<(), Culprit> {
-        match x.iter().position(|v| !v.as_f64().is_finite()) {
-            None => Ok(()),
-            Some(at) => Err(Culprit { column: at / self.dim, cause: FailureCause::StateNotFinite }),
-        }
-    }
-}
-
-/// Chains per tile: the model's wish, or enough to fill vector registers and few enough to stay in the cache. It must
-/// not depend on the number of threads, as sums are taken tile by tile.
-pub(super) fn tile_size<S: ScoreModel>(model: &S) -> usize {
-    model.preferred_tile().unwrap_or_else(|| (4096 / model.dim().max(1)).clamp(16, 512)).max(1)
-}
-
-/// A chain of a tile that failed.
-#[derive(Debug)]
-pub(super) struct Culprit {
-    pub column: usize,
-    pub cause: FailureCause,
-}
+/// The failure that ended a tile of a run.
+pub(super) type Halt = crate::score::Halt<RunCertificateError>;
 
 /// Where a run stands, to name a failure.
 #[derive(Debug, Clone, Copy)]
@@ -142,12 +98,14 @@ pub(super) struct Place {
     pub time: f64,
 }
 
-/// The failure that ended a tile.
-#[derive(Debug)]
-pub(super) struct Halt {
-    /// How many steps of all runs the tile had behind it: the same order for every tile.
-    pub order: u64,
-    pub error: RunCertificateError,
+/// A fault in the words of a run's failures.
+pub(super) fn cause(fault: Fault) -> FailureCause {
+    match fault {
+        Fault::ScoreNotFinite => FailureCause::ScoreNotFinite,
+        Fault::StateNotFinite => FailureCause::StateNotFinite,
+        Fault::Failed(ScoreError::Model(source)) => FailureCause::Model(source.to_string()),
+        Fault::Failed(error) => FailureCause::Model(error.to_string()),
+    }
 }
 
 impl Place {
@@ -155,88 +113,8 @@ impl Place {
     pub fn halt(self, order: u64, tile: Tile, culprit: Culprit) -> Halt {
         let Self { run_steps, step, kind, node, time } = self;
         let chain = tile.first_chain + culprit.column as u64;
-        let failure = ChainFailure { chain, step, kind, node, time, cause: culprit.cause };
+        let failure = ChainFailure { chain, step, kind, node, time, cause: cause(culprit.fault) };
         Halt { order, error: RunCertificateError::Chain { run_steps, failure } }
-    }
-}
-
-/// The results of all tiles, or the failure that comes first (of the first chain, if several do), whichever thread met
-/// it and however the chains were cut into tiles.
-pub(super) fn all_or_first<R>(tiles: Vec<Result<R, Halt>>) -> Result<Vec<R>, RunCertificateError> {
-    let mut done = Vec::with_capacity(tiles.len());
-    let mut first: Option<Halt> = None;
-    for tile in tiles {
-        match tile {
-            Ok(result) => done.push(result),
-            Err(halt) if first.as_ref().is_none_or(|f| halt.order < f.order) => first = Some(halt),
-            Err(_) => {}
-        }
-    }
-    first.map_or(Ok(done), |halt| Err(halt.error))
-}
-
-/// A score model with its scratch space, whose failures have a name.
-pub(super) struct Scorer<'a, T: Real> {
-    model: &'a dyn ScoreModel<Scalar = T>,
-    scratch: Vec<T>,
-}
-
-impl<'a, T: Real> Scorer<'a, T> {
-    /// For up to `n` chains at once.
-    pub fn new(model: &'a dyn ScoreModel<Scalar = T>, n: usize) -> Self {
-        Self { model, scratch: vec![T::default(); model.scratch_len(n)] }
-    }
-
-    /// Scores of a tile at one time.
-    pub fn score(&mut self, t: f64, x: &[T], tile: Tile, out: &mut [T]) -> Result<(), Culprit> {
-        self.call(x, tile, out, |model, _, x, out, scratch| model.score_into(t, x, out, scratch))
-    }
-
-    /// Scores of a tile, each chain at its own time.
-    pub fn score_at_times(&mut self, times: &[f64], x: &[T], tile: Tile, out: &mut [T]) -> Result<(), Culprit> {
-        self.call(x, tile, out, |model, columns, x, out, scratch| {
-            model.score_at_times_into(&times[columns], x, out, scratch)
-        })
-    }
-
-    fn call(
-        &mut self,
-        x: &[T],
-        tile: Tile,
-        out: &mut [T],
-        evaluate: impl Fn(
-            &dyn ScoreModel<Scalar = T>,
-            std::ops::Range<usize>,
-            BatchView<'_, T>,
-            BatchViewMut<'_, T>,
-            &mut [T],
-        ) -> Result<(), ScoreError>,
-    ) -> Result<(), Culprit> {
-        let refused = |column, error: ScoreError| Culprit { column, cause: FailureCause::Model(error.to_string()) };
-        let view = BatchView::new(x, tile.dim).map_err(|e| refused(0, e.into()))?.starting_at(tile.first_chain);
-        let mut target =
-            BatchViewMut::new(out, tile.dim).map_err(|e| refused(0, e.into()))?.starting_at(tile.first_chain);
-        match evaluate(self.model, 0..tile.n, view, target.reborrow(), &mut self.scratch) {
-            Ok(()) => {}
-            // the model's own failure may be one chain's fault: ask again, one by one
-            Err(ScoreError::Model(_)) => {
-                for j in 0..tile.n {
-                    let (own, column) = (view.columns(j..j + 1), target.columns_mut(j..j + 1));
-                    match evaluate(self.model, j..j + 1, own, column, &mut self.scratch) {
-                        Err(ScoreError::Model(source)) => {
-                            return Err(Culprit { column: j, cause: FailureCause::Model(source.to_string()) });
-                        }
-                        Err(error) => return Err(refused(j, error)),
-                        Ok(()) => {}
-                    }
-                }
-            }
-            Err(error) => return Err(refused(0, error)),
-        }
-        match out.iter().position(|s| !s.as_f64().is_finite()) {
-            None => Ok(()),
-            Some(at) => Err(Culprit { column: at / tile.dim, cause: FailureCause::ScoreNotFinite }),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`CorrectorConvergence`]: whether the corrector's chains have arrived.
 
-use super::affine_program::{Scorer, Tile, tile_size};
+use super::affine_program::cause;
 use super::run_error::RunCertificateError;
 use crate::batch::BatchView;
 use crate::compose::PredictorCorrector;
@@ -9,7 +9,7 @@ use crate::metrics::{Bandwidth, SteinTest, stein_test};
 use crate::parallel::in_order;
 use crate::process::ForwardProcess;
 use crate::sampler::{Corrector, Predictor};
-use crate::score::ScoreModel;
+use crate::score::{ScoreModel, Scorer, Tile, tile_size};
 use std::fmt;
 
 /// A test of "the corrector's chains at `T1` have the law whose score is `s(T1, .)`", by the kernel Stein discrepancy.
@@ -150,7 +150,7 @@ fn scores_at<S: ScoreModel>(
             Ok(()) => Ok(scores),
             Err(culprit) => {
                 let point = tile.first_chain + culprit.column as u64;
-                Err(RunCertificateError::Point { point, time, cause: culprit.cause })
+                Err(RunCertificateError::Point { point, time, cause: cause(culprit.fault) })
             }
         }
     });

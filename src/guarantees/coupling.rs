@@ -1,21 +1,19 @@
 //! [`CouplingCertificate`]: the same chains on the same Brownian path with `N`, `2N` and `4N` steps.
 
-use super::affine_program::{
-    AffineProgram, Culprit, Halt, Place, Scorer, Tile, all_or_first, apply, brownian_weights, tile_size,
-};
-use super::monte_carlo_mean::{MonteCarloMean, REPORTED};
+use super::affine_program::{AffineProgram, Halt, Place, apply, brownian_weights};
 use super::run_error::RunCertificateError;
 use crate::batch::{Batch, view_of};
 use crate::compose::{PredictorCorrector, ReverseSolver, Schedule};
 use crate::error::ParameterError;
 use crate::grid::{Interval, TimeGrid};
 use crate::math::portable::ln;
+use crate::metrics::{MonteCarloMean, REPORTED};
 use crate::noise::NoiseField;
 use crate::parallel::in_order;
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::{AffineStep, Corrector, NoCorrector, OuSplit, Predictor, Sampler, StepKind, UnadjustedLangevin};
-use crate::score::ScoreModel;
+use crate::score::{Culprit, ScoreModel, Scorer, Tile, all_or_first, tile_size};
 use std::fmt;
 
 /// A corrector whose steps can be divided: it knows itself with a smaller step size.

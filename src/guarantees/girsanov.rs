@@ -1,15 +1,13 @@
 //! [`GirsanovCertificate`]: the path-space KL between a discrete sampler and the reverse SDE of the same score.
 
-use super::affine_program::{
-    AffineProgram, Culprit, Halt, Place, Scorer, Tile, all_or_first, apply, brownian_weights, tile_size,
-};
+use super::affine_program::{AffineProgram, Halt, Place, apply, brownian_weights};
 use super::coupling::at_least_two;
-use super::monte_carlo_mean::{MonteCarloMean, REPORTED};
 use super::run_error::RunCertificateError;
 use crate::batch::Batch;
 use crate::compose::PredictorCorrector;
 use crate::grid::Interval;
 use crate::math::portable::ln;
+use crate::metrics::{MonteCarloMean, REPORTED};
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::parallel::in_order;
 use crate::process::ForwardProcess;
@@ -18,7 +16,7 @@ use crate::sampler::{
     AffineStep, Corrector, EulerMaruyama, ExponentialIntegrator, NoPredictor, Predictor, ProbabilityFlow, Sampler,
     StepKind,
 };
-use crate::score::ScoreModel;
+use crate::score::{Culprit, ScoreModel, Scorer, Tile, all_or_first, tile_size};
 use std::fmt;
 
 /// The score that a step's frozen drift amounts to at a time inside the step:

@@ -7,10 +7,10 @@
 //! It carries all that the reverse process's bounds need to know of the data: the Fisher information of `p_t` is
 //! `(d - r mmse(r)) / sigma_t^2`, and the integral of `mmse` is twice the mutual information of data and noisy data.
 
-use super::denoising_loss::{LossAtTime, LossCurve};
 use super::provenance::{CONFIDENCE_Z, Provenance};
 use crate::error::ParameterError;
 use crate::law::{Empirical, Gaussian, GaussianMixture, Law, Product};
+use crate::learning::{LossAtTime, LossCurve};
 use crate::math::portable::{exp, ln};
 use crate::math::quadrature::over;
 
@@ -234,7 +234,8 @@ impl MmseCurve {
     /// # Example
     /// ```
     /// use score_diffusion::prelude::*;
-    /// use score_diffusion::guarantees::{DenoisingLoss, MmseCurve};
+    /// use score_diffusion::guarantees::MmseCurve;
+    /// use score_diffusion::learning::DenoisingLoss;
     /// let law = Gaussian::isotropic(vec![1.0, 0.0], 0.5)?;
     /// let (data, model) = (law.sample_seeded(4000, 1)?, ExactScore::new(law.clone(), OrnsteinUhlenbeck));
     /// let losses = DenoisingLoss::new(4, 1)?.measure(&model, &OrnsteinUhlenbeck, BatchView::try_from(&data)?, &[0.1, 0.5, 1.0])?;

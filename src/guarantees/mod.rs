@@ -6,8 +6,8 @@
 //! finds the settings that certify an accuracy with the fewest evaluations.
 //!
 //! **From a run.** [`CouplingCertificate`] measures what halving the steps changes, [`GirsanovCertificate`] the KL between the
-//! chain and the exact reverse SDE of the same score, [`CorrectorConvergence`] tests whether the corrector has arrived,
-//! [`DenoisingLoss`] measures a model's loss in the unit of the bounds.
+//! chain and the exact reverse SDE of the same score, [`CorrectorConvergence`] tests whether the corrector has arrived. A
+//! model's loss on data, in the unit of the bounds, is measured by [`DenoisingLoss`](crate::learning::DenoisingLoss).
 //!
 //! The mathematics is in `docs/theory.md`, truths beside bounds in `docs/guarantees.md`.
 
@@ -34,9 +34,7 @@ mod plan;
 mod affine_program;
 mod convergence;
 mod coupling;
-mod denoising_loss;
 mod girsanov;
-mod monte_carlo_mean;
 mod run_error;
 
 pub use bound::{Metric, Source};
@@ -46,11 +44,9 @@ pub use certified::{CertifiedCorrector, CertifiedPredictor};
 pub use convergence::CorrectorConvergence;
 pub use coupling::{CouplingCertificate, Midpoint, Refine, coupled_chains, refined};
 pub use data::{DataConstants, MarginalConstants, Tail};
-pub use denoising_loss::{DenoisingLoss, LossAtTime, LossCurve};
 pub use design::{Design, PlannedSampler};
 pub use girsanov::{Clock, FrozenDrift, GirsanovCertificate, HeldScore};
 pub use mmse::MmseCurve;
-pub use monte_carlo_mean::MonteCarloMean;
 pub use plan::{Plan, PlanError, Target};
 pub use provenance::{CONFIDENCE_Z, Known, Provenance};
 pub use reverse_bound::Route;

@@ -1,14 +1,14 @@
 //! How wrong a score model is: what the bounds ask of it.
 
 use super::data::DataConstants;
-use super::denoising_loss::{LossAtTime, LossCurve};
-use super::monte_carlo_mean::MonteCarloMean;
 use super::numeric::minimum;
 use super::provenance::{Known, Provenance};
 use crate::batch::BatchView;
 use crate::error::{ParameterError, ScoreError};
 use crate::law::Law;
+use crate::learning::{LossAtTime, LossCurve};
 use crate::math::portable::{exp, ln, ln_1p};
+use crate::metrics::MonteCarloMean;
 use crate::process::{ForwardProcess, Transition};
 use crate::real::Real;
 use crate::score::{ExactScore, ScoreModel};
@@ -249,7 +249,8 @@ impl ScoreAccuracy {
     /// # Example
     /// ```
     /// use score_diffusion::prelude::*;
-    /// use score_diffusion::guarantees::{DataConstants, DenoisingLoss, ScoreAccuracy};
+    /// use score_diffusion::guarantees::{DataConstants, ScoreAccuracy};
+    /// use score_diffusion::learning::DenoisingLoss;
     /// let law = Gaussian::isotropic(vec![0.0; 2], 0.5)?;
     /// let exact = ExactScore::new(law.clone(), OrnsteinUhlenbeck);
     /// let model = PerturbedScore::shifted(exact, vec![0.3, 0.4])?;                      // eps_t = 0.5

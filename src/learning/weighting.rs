@@ -13,12 +13,14 @@ use crate::process::ForwardProcess;
 /// likelihood       w = g(t)^2             (1/2) int w loss dt bounds the KL of the reverse process's path
 /// noise            w = sigma^2            the error of the noise prediction, unweighted
 /// denoiser         w = sigma^4/alpha^2    the error of the denoiser, unweighted
+/// velocity         w = sigma^2 (alpha^2 + sigma^2)^2/alpha^2    the error of the velocity, unweighted
 /// EDM              w = (1/snr + tau^2) / ((1/snr) tau^2) sigma^4/alpha^2     for data of standard deviation tau
 /// min-SNR          w = min(snr, gamma) sigma^4/alpha^2
 /// ```
 /// # Source
 /// Song et al. 2021 (arXiv 2101.09258) for the likelihood, Ho et al. 2020 (arXiv 2006.11239) for the noise, Karras et al.
-/// 2022 (arXiv 2206.00364) for EDM, Hang et al. 2023 (arXiv 2303.09556) for min-SNR, who use `gamma = 5`.
+/// 2022 (arXiv 2206.00364) for EDM, Salimans and Ho 2022 (arXiv 2202.00512) for the velocity, Hang et al. 2023 (arXiv
+/// 2303.09556) for min-SNR, who use `gamma = 5`.
 /// # Example
 /// ```
 /// use score_diffusion::learning::Weighting;
@@ -32,6 +34,7 @@ use crate::process::ForwardProcess;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Form"))]
 #[non_exhaustive]
 pub enum Weighting {
     /// `g(t)^2`
@@ -40,6 +43,8 @@ pub enum Weighting {
     Noise,
     /// `sigma^4/alpha^2`
     Denoiser,
+    /// `sigma^2 (alpha^2 + sigma^2)^2/alpha^2`
+    Velocity,
     /// Karras et al.: the network's own output, between its input and its target, has unit weight. [`Weighting::edm`].
     Edm {
         /// Standard deviation of the data per coordinate.
@@ -69,20 +74,63 @@ impl Weighting {
         Ok(Self::MinSnr { gamma: ParameterError::positive("gamma", gamma)? })
     }
 
-    /// `w(t)`, the factor of the score's loss `||s + xi/sigma||^2`. Not finite where there is no noise or no signal and the
-    /// formula divides by it.
+    /// Refuses a parameter that the constructors would refuse.
+    ///
+    /// # Errors
+    /// [`ParameterError`] as [`edm`](Self::edm) and [`min_snr`](Self::min_snr).
+    pub fn check(self) -> Result<(), ParameterError> {
+        match self {
+            Self::Edm { data_std_dev } => Self::edm(data_std_dev).map(drop),
+            Self::MinSnr { gamma } => Self::min_snr(gamma).map(drop),
+            Self::Likelihood | Self::Noise | Self::Denoiser | Self::Velocity => Ok(()),
+        }
+    }
+
+    /// `w(t)`, the factor of the score's loss `||s + xi/sigma||^2`. Not finite where there is no signal and the formula divides
+    /// by it; 0 where there is no noise, but for the likelihood's.
     #[must_use]
     pub fn at(self, process: &(impl ForwardProcess + ?Sized), t: f64) -> f64 {
         let at = process.marginal(t);
-        let snr = at.snr();
-        // sigma^4/alpha^2
-        let denoiser = at.variance / snr;
+        let alpha_squared = at.scale * at.scale;
+        let denoiser = at.variance / alpha_squared * at.variance;
         match self {
             Self::Likelihood => process.diffusion_squared(t),
             Self::Noise => at.variance,
             Self::Denoiser => denoiser,
-            Self::Edm { data_std_dev } => (snr + 1.0 / (data_std_dev * data_std_dev)) * denoiser,
-            Self::MinSnr { gamma } => snr.min(gamma) * denoiser,
+            Self::Velocity => {
+                let total = alpha_squared + at.variance;
+                at.variance / alpha_squared * total * total
+            }
+            // snr times the denoiser's weight is the noise's
+            Self::Edm { data_std_dev } => at.variance + denoiser / (data_std_dev * data_std_dev),
+            Self::MinSnr { gamma } => at.variance.min(gamma * denoiser),
+        }
+    }
+}
+
+/// What is read, before it is checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+enum Form {
+    Likelihood,
+    Noise,
+    Denoiser,
+    Velocity,
+    Edm { data_std_dev: f64 },
+    MinSnr { gamma: f64 },
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Form> for Weighting {
+    type Error = ParameterError;
+    fn try_from(form: Form) -> Result<Self, ParameterError> {
+        match form {
+            Form::Likelihood => Ok(Self::Likelihood),
+            Form::Noise => Ok(Self::Noise),
+            Form::Denoiser => Ok(Self::Denoiser),
+            Form::Velocity => Ok(Self::Velocity),
+            Form::Edm { data_std_dev } => Self::edm(data_std_dev),
+            Form::MinSnr { gamma } => Self::min_snr(gamma),
         }
     }
 }

@@ -13,13 +13,17 @@
 #![allow(clippy::excessive_precision, reason = "coefficients stand as the script prints them")]
 
 mod box_muller;
+mod cut_normal;
 mod horner;
 mod normal;
 pub(crate) mod quadrature;
 
 pub(crate) use box_muller::{BLOCK, LANES, PAIRS, Word};
+pub(crate) use cut_normal::CutNormal;
 use horner::{horner_f32, horner_f64};
-pub(crate) use normal::{normal_cdf, normal_quantile};
+#[cfg(test)]
+pub(crate) use normal::normal_cdf;
+pub(crate) use normal::normal_quantile;
 
 /// Portable scalar functions of f64 for schedules and log-densities: the `libm` crate's, under std's names.
 pub(crate) mod portable {

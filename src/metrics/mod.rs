@@ -34,6 +34,7 @@ mod kolmogorov_samples;
 mod kullback_leibler;
 mod mmd;
 mod moments;
+mod monte_carlo_mean;
 mod pairwise;
 mod permutation;
 mod sample;
@@ -53,6 +54,8 @@ pub use kolmogorov_samples::{kolmogorov_projections, kolmogorov_projections_to, 
 pub use kullback_leibler::{kl_between_densities, kl_nearest_neighbours};
 pub use mmd::{Bandwidth, Mmd, mmd, mmd_permutation_test};
 pub use moments::{Moments, moments};
+pub use monte_carlo_mean::MonteCarloMean;
+pub(crate) use monte_carlo_mean::REPORTED;
 pub use permutation::PermutationTest;
 pub use sinkhorn::{SinkhornDivergence, SinkhornOptions, sinkhorn_divergence};
 pub use sliced::{SlicedWasserstein, sliced_wasserstein2};

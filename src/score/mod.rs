@@ -13,6 +13,7 @@ mod parametrisation;
 mod perturbed;
 mod projected;
 mod score_trait;
+mod scorer;
 mod time_features;
 
 pub use closure::{BatchFn, PerChain, ScoreFn};
@@ -24,4 +25,5 @@ pub use perturbed::PerturbedScore;
 pub use projected::ProjectedScore;
 pub use score_trait::ScoreModel;
 pub(crate) use score_trait::{check_scratch, check_shapes, for_equal_times};
+pub(crate) use scorer::{Culprit, Fault, Halt, Scorer, Tile, all_or_first, tile_size};
 pub use time_features::TimeFeatures;

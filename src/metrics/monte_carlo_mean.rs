@@ -5,7 +5,7 @@ use crate::math::normal_quantile;
 use std::fmt;
 
 /// The confidence level that reports print. Every certificate answers for other levels on request.
-pub(super) const REPORTED: f64 = 0.95;
+pub(crate) const REPORTED: f64 = 0.95;
 
 /// A mean over independent replicates, with its standard error.
 ///
@@ -15,7 +15,7 @@ pub(super) const REPORTED: f64 = 0.95;
 ///
 /// # Example
 /// ```
-/// use score_diffusion::guarantees::MonteCarloMean;
+/// use score_diffusion::metrics::MonteCarloMean;
 /// let e = MonteCarloMean { value: 2.0, standard_error: 0.1, n: 500 };
 /// assert!((e.upper(0.975)? - 2.195_996).abs() < 1e-6);
 /// assert_eq!(e.interval(0.95)?.1, e.upper(0.975)?);
@@ -34,7 +34,7 @@ pub struct MonteCarloMean {
 
 impl MonteCarloMean {
     /// The mean of these replicates, by two passes in their order.
-    pub(super) fn of(replicates: &[f64]) -> Self {
+    pub(crate) fn of(replicates: &[f64]) -> Self {
         let n = replicates.len() as f64;
         let value = replicates.iter().sum::<f64>() / n;
         let squares: f64 = replicates.iter().map(|r| (r - value) * (r - value)).sum();
@@ -43,7 +43,7 @@ impl MonteCarloMean {
     }
 
     /// The same in another unit.
-    pub(super) fn times(self, factor: f64) -> Self {
+    pub(crate) fn times(self, factor: f64) -> Self {
         Self { value: self.value * factor, standard_error: self.standard_error * factor, ..self }
     }
 
@@ -73,7 +73,7 @@ impl MonteCarloMean {
     }
 
     /// `upper` at the level that reports print.
-    pub(super) fn reported_upper(&self) -> f64 {
+    pub(crate) fn reported_upper(&self) -> f64 {
         self.upper(REPORTED).unwrap_or(f64::NAN)
     }
 }
@@ -85,7 +85,7 @@ impl fmt::Display for MonteCarloMean {
 }
 
 /// `confidence` itself if it is a level.
-pub(super) fn check_confidence(confidence: f64) -> Result<f64, ParameterError> {
+fn check_confidence(confidence: f64) -> Result<f64, ParameterError> {
     ParameterError::check(
         "confidence",
         confidence,
