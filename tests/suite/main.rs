@@ -18,6 +18,7 @@ mod guarantees;
 mod guidance;
 mod laboratory;
 mod laws;
+mod learning_loss;
 mod metrics;
 mod mixture_law;
 mod mlp;

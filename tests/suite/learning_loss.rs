@@ -1,11 +1,7 @@
 //! The denoising loss, its time densities and its weightings: against closed forms, each beside a wrong twin that is
 //! refused. Tolerances are `Z` standard errors, or derived where nothing is random.
 
-#![allow(clippy::disallowed_methods, reason = "truths are computed with std's functions")]
-
-mod common;
-
-use common::{Clock, DETECTABLE, Z};
+use crate::common::{Clock, DETECTABLE, Z};
 use score_diffusion::guidance::PerClass;
 use score_diffusion::learning::{DenoisingLoss, LossAtTime, LossError, TimeDensity, Weighting};
 use score_diffusion::metrics::MonteCarloMean;
