@@ -242,15 +242,14 @@ impl<'a, T: Real> StepContext<'a, T> {
             }
         };
         match scored {
-            Ok(()) => return true,
-            // only the model's own failure can be one chain's fault
-            Err(ScoreError::Model(_)) => {
+            Ok(()) => true,
+            // whatever it says, it may be one chain's fault: that of a chain for which there is no condition, say
+            Err(_) => {
                 let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
                 self.ask_one_by_one(t, x, out);
+                false
             }
-            Err(error) => self.refuse(&error.to_string()),
         }
-        false
     }
 
     /// One affine step in place, with the score at time `at`.
