@@ -16,15 +16,15 @@ use std::sync::Arc;
 
 /// The score of the kernel density estimator of a data set, under a forward process, to a stated tolerance.
 ///
-/// `V` is uniform on the `m` points and `h` is the bandwidth. The estimated law of the data is that of `V + h xi`; at time `t`
-/// it is a mixture of `m` Gaussians of variance `v = alpha^2 h^2 + sigma^2`:
+/// With `V` uniform on the `m` points and bandwidth `h`, the estimated law of the data is that of `V + h xi`. At time `t` it is
+/// a mixture of `m` Gaussians of variance `v = alpha^2 h^2 + sigma^2`:
 ///
 /// ```text
 /// s(t, x) = (alpha sum_i w_i V_i - x) / v,    w_i = exp(-||x - alpha V_i||^2 / 2v) / sum
 /// ```
 /// # Tolerance
 /// The points are kept in a tree. A part of it whose weights are too small is dropped, a small part far away counts as one
-/// point, and in up to 14 coordinates a part may be summed by a polynomial with a proved remainder. Together these change
+/// point, and in up to 30 coordinates a part may be summed by a polynomial with a proved remainder. Together these change
 /// `sum_i w_i V_i` by at most `tolerance` times the diameter of the data, so
 ///
 /// ```text
@@ -34,11 +34,16 @@ use std::sync::Arc;
 /// one is faster where there is much noise. How much is visited depends on the data: [`work`](Self::work) counts it.
 ///
 /// # What a bandwidth does
-/// With bandwidth 0 this is the score of the empirical law: as the noise goes to 0, samples are copies of the points, and nothing is learned but
-/// them. A bandwidth spreads every point by `h xi`, in all directions. Its error is a bias of the size `h` or `h^2`, and a variance of the size
-/// `1/(m h^(d+2))`. So it learns in few coordinates, and in many coordinates it still only copies, with noise.
-/// [`BandwidthRule`](super::BandwidthRule) has formulas for `h`, [`choose_bandwidth`](Self::choose_bandwidth) takes the
-/// best of a list on held-out points.
+/// With bandwidth 0 this is the score of the empirical law: as the noise goes to 0, samples are copies of the points
+/// (memorisation). A bandwidth spreads every point by `h xi`, in all directions. The error has a bias of the order `h`, or `h^2`
+/// for smooth densities, and a variance of the order `1/(m h^(d+2))`. So the estimator learns in few coordinates; in many it
+/// copies, with noise. [`BandwidthRule`](super::BandwidthRule) has formulas for `h`,
+/// [`choose_bandwidth`](Self::choose_bandwidth) takes the best of a list on held-out points.
+///
+/// # Cost
+/// Building takes `O(m d log m)`. A score visits the points within some 8 standard deviations `sqrt(v)/alpha` of `x/alpha` where that
+/// is few of them, and polynomials stand for the others where the noise is large beside the parts of the tree. In between, and with much noise
+/// in more than about 8 coordinates, no short cut is within a small tolerance, and all points are summed.
 ///
 /// # Errors
 /// [`ParameterError`] from the constructors: no points, no coordinates, a length that does not fit, numbers that are not finite or points
@@ -157,11 +162,10 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
 
     /// The regularised estimator `grad p / max(p, floor)`: where the estimated density `p` at time `t` is below the floor, the score shrinks with it.
     ///
-    /// Far from the data the plain estimator knows nothing of the tails, and its score is the pull of the nearest point, as large as the distance over
-    /// `v`. The proof of the optimal rate needs the floor there; it has a smaller bias than it removes where the floor is far below the
-    /// density of most points (the source takes powers of `1/m`). A floor is a density, so it has units: `1/length^d`. The mixture
-    /// [`law`](Self::law) and `error_bound` do not know of it; the bound still holds for the regularised estimator, up to a share `tolerance` of
-    /// the score itself.
+    /// Far from the data the plain estimator is the pull of the nearest point, which grows with the distance over `v`, and says
+    /// nothing about the tails. The proof of the optimal rate cuts this off by a floor, a power of `1/m`. A floor is a density,
+    /// so its unit is `1/length^d`. [`law`](Self::law) does not know of it. [`error_bound`](Self::error_bound) holds up to a share of the size
+    /// of the tolerance of the score itself, which is the error of `p`.
     ///
     /// # Errors
     /// [`ParameterError`] unless the floor is finite and positive.
@@ -369,7 +373,8 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
         check_scratch(self.scratch_len(x.n_chains()), scratch)?;
         let (at, tree) = (self.level(t)?, &*self.tree);
         let floor = self.floor.map(|floor| ln(floor) * std::f64::consts::LOG2_E);
-        let (work, far) = dispatch(Scores { tree, at, floor, x: x.as_slice(), out: out.as_mut_slice(), scratch });
+        let (work, far) =
+            dispatch(Scores { tree, at, floor, bounded: true, x: x.as_slice(), out: out.as_mut_slice(), scratch });
         if far {
             self.mend_far_chains(at, floor, x, out);
         }
@@ -383,7 +388,8 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
         for (j, x) in x.chains().enumerate() {
             let out = out.chain_mut(j);
             if !out.iter().all(|s| s.as_f64().is_finite()) {
-                dispatch(Scores { tree: &*self.tree, at, floor, x, out, scratch: &mut scratch[..] });
+                let scratch = &mut scratch[..];
+                dispatch(Scores { tree: &*self.tree, at, floor, bounded: false, x, out, scratch });
             }
         }
     }

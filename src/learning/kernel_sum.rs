@@ -14,8 +14,9 @@
 //! dropped      w~ = 0                     sum |w~ - w| <= n exp(-D/2u)
 //! as one       w~ = exp(-b^2/2u)          sum |w~ - w| <= n sqrt(q) (b + r)/u exp(-D/2u)         q: mean squared radius
 //! expanded     w~ = a polynomial          sum |w~ - w| <= n K (q/u) (r/sqrt u)^(p-2)/sqrt(p!) exp(-D/4u)
+//!                                         and <= n (q/r^2) z^p/p! exp(-D/2u),  z = r/sqrt(u) ((b + r)/sqrt(u) + sqrt(p))
 //! ```
-//! (the second by the mean value theorem, the third in `kernel_expansion`.) The budget of the first `k` points that are done is
+//! (the second by the mean value theorem, the third and fourth in `kernel_expansion`.) The budget of the first `k` points that are done is
 //! `tolerance * k/m` times a lower bound of the sum of all weights: the sum of what is done, or Jensen's bound
 //! `n exp(-(b^2 + q)/2u)` for each node of the first descent, whichever is more. So all short cuts together stay below
 //! `tolerance` times the sum.
@@ -248,10 +249,11 @@ fn add_leaf<T: Real, A: Real>(
         return;
     }
     sums.raise(here + largest.as_f64(), room);
-    let base = A::of(here - sums.reference);
+    // both differences are exact where they are 0, so the largest weight of all is 1, however far away
+    let shift = A::of(here + largest.as_f64() - sums.reference);
     let mut weights = exponents;
     for weight in &mut weights {
-        *weight = (base + *weight).exp2_lane();
+        *weight = ((*weight - largest) + shift).exp2_lane();
     }
     let total = added(weights).as_f64();
     if total == 0.0 {
@@ -316,30 +318,33 @@ fn short_cut<T: Real, A: Real>(
         return true;
     }
     let Some(moments) = tree.moments(node) else { return false };
+    // the two bounds of the remainder, from degree 2 on
     let half = if outside { 0.5 * at.rate * gap * gap } else { 0.0 };
-    if !(exponent + half < TOO_MUCH) {
-        return false;
-    }
-    let base = CRAMER * n * (exponent + half).exp2_lane();
-    // (q/u) e^(p-2)/sqrt(p!), from p = 2 on; below one unit of rounding the polynomial itself is no better
-    let e = node.radius * at.precision.sqrt();
-    let mut term = node.spread * at.precision * FRAC_1_SQRT_2;
+    let base = if exponent + half < TOO_MUCH { CRAMER * n * (exponent + half).exp2_lane() } else { f64::INFINITY };
+    let (root, square) = (at.precision.sqrt(), node.spread * at.precision);
+    let e = node.radius * root;
+    let reach = (distance + node.radius) * root + (node.order as f64).sqrt();
+    let (mut cramer, mut other) = (base * square * FRAC_1_SQRT_2, 0.5 * most * square * reach * reach);
+    // both bounds hold for the sizes of the polynomial's terms, degree by degree: so much for their rounding
+    let terms = most * (e * reach).exp_lane();
+    let rounding = f64::EPSILON * if terms < base { terms } else { base };
     let mut p = 2;
     loop {
-        let error = base * (term + f64::EPSILON);
+        let error = if other < cramer { other } else { cramer } + rounding;
         if error <= left {
             sums.spent += error;
             break;
         }
-        if p == tree.monomials.order() {
+        if p == node.order {
             return false;
         }
         p += 1;
-        term *= e / (p as f64).sqrt();
+        cramer *= e / (p as f64).sqrt();
+        other *= e * reach / p as f64;
     }
     sums.done += node.count;
     sums.raise(here, room);
-    let (mut first, root) = ([0.0; COORDINATES], at.precision.sqrt());
+    let mut first = [0.0; COORDINATES];
     let centre = tree.centre(visit.node);
     let total = tree.monomials.sums(p, moments, e, |j| (room.from_query(j) + centre[j]) * root, &mut first);
     let weight = (here - sums.reference).exp2_lane();
@@ -352,11 +357,13 @@ fn short_cut<T: Real, A: Real>(
     true
 }
 
-/// `sum_i w~_i` and, in `room`, `sum_i w~_i (V_i - y)`; `room` holds `middle - y`. A point may be left out.
+/// `sum_i w~_i` and, in `room`, `sum_i w~_i (V_i - y)`; `room` holds `middle - y`. A point may be left out. `bounded` is to use Jensen's
+/// bound.
 #[inline(always)]
 fn query<T: Real, A: Real>(
     tree: &Tree<T>,
     at: &Level,
+    bounded: bool,
     skip: Option<usize>,
     room: &mut Room<'_, A>,
     work: &mut Work,
@@ -366,7 +373,7 @@ fn query<T: Real, A: Real>(
         room.set_sum(j, 0.0);
     }
     // Jensen's bound would count the point that is left out
-    let mut descending = skip.is_none();
+    let mut descending = bounded && skip.is_none();
     let mut waiting = [Visit::default(); DEPTH];
     waiting[0] = visit(tree, 0, room);
     let mut n_waiting = 1;
@@ -417,6 +424,7 @@ fn jensen<T: Real, A: Real>(tree: &Tree<T>, at: &Level, visit: Visit, sums: &mut
 fn score_one<T: Real, A: Real>(
     tree: &Tree<T>,
     at: &Level,
+    bounded: bool,
     skip: Option<usize>,
     x: impl Fn(usize) -> f64,
     mut write: impl FnMut(usize, f64),
@@ -438,7 +446,7 @@ fn score_one<T: Real, A: Real>(
         square += from_query * from_query;
         room.set_from_query(j, from_query);
     }
-    let sums = query(tree, at, skip, &mut room, work);
+    let sums = query(tree, at, bounded, skip, &mut room, work);
     let mut factor = at.precision / at.scale / sums.total;
     let mut log_density = 0.0;
     if let Some(floor) = floor {
@@ -464,6 +472,8 @@ pub(super) struct Scores<'a, T, A> {
     pub at: Level,
     /// `log2` of the least density that a score is divided by.
     pub floor: Option<f64>,
+    /// Whether to use Jensen's bound. Where exponents have no digits left behind the point it may be above the sum.
+    pub bounded: bool,
     pub x: &'a [T],
     pub out: &'a mut [T],
     pub scratch: &'a mut [A],
@@ -473,7 +483,7 @@ impl<T: Real, A: Real> Kernel for Scores<'_, T, A> {
     type Output = (Work, bool);
     #[inline(always)]
     fn run(self) -> (Work, bool) {
-        let Self { tree, at, floor, x, out, scratch } = self;
+        let Self { tree, at, floor, bounded, x, out, scratch } = self;
         let (mut work, mut far) = (Work::default(), false);
         for (x, out) in x.chunks_exact(tree.dim).zip(out.chunks_exact_mut(tree.dim)) {
             if !x.iter().all(|x| x.as_f64().is_finite()) {
@@ -485,7 +495,7 @@ impl<T: Real, A: Real> Kernel for Scores<'_, T, A> {
                 out[j] = T::of(s);
                 finite &= s.is_finite();
             };
-            score_one(tree, &at, None, |j| x[j].as_f64(), write, floor, scratch, &mut work);
+            score_one(tree, &at, bounded, None, |j| x[j].as_f64(), write, floor, scratch, &mut work);
             far |= !finite;
         }
         (work, far)
@@ -508,7 +518,7 @@ impl<T: Real> Kernel for LeaveOneOut<'_, T> {
     fn run(self) -> f64 {
         let Self { tree, at, skip, x, out, scratch } = self;
         let (floor, write) = (Some(f64::NEG_INFINITY), |j: usize, s: f64| out[j] = s);
-        let log2 = score_one(tree, &at, Some(skip), |j| x[j], write, floor, scratch, &mut Work::default());
+        let log2 = score_one(tree, &at, false, Some(skip), |j| x[j], write, floor, scratch, &mut Work::default());
         log2 / LOG2_E
     }
 }

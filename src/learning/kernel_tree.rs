@@ -29,7 +29,9 @@ pub(super) struct Node {
     pub radius: f64,
     /// The mean squared distance of the points from the mean.
     pub spread: f64,
-    /// Where the moments of the points, in units of the radius, begin.
+    /// Polynomials may have degrees below this.
+    pub order: usize,
+    /// Where the moments of the points, in units of the radius, begin, if the order is above 1.
     moments: usize,
 }
 
@@ -65,16 +67,15 @@ pub(super) struct Tree<T> {
 }
 
 /// What is known of some points when their node has been made.
-struct Part<T> {
+struct Part {
     centre: Vec<f64>,
     radius: f64,
     spread: f64,
-    moments: Vec<f64>,
-    rows: Vec<[T; LANES]>,
+    rows: Vec<[f64; LANES]>,
     halves: Option<[Vec<usize>; 2]>,
 }
 
-impl<T: Real> Tree<T> {
+impl Tree<f64> {
     /// The tree of finite points, `dim` coordinates each, at least one.
     pub fn new(data: &[f64], dim: usize) -> Result<Self, ParameterError> {
         let len = data.len() / dim;
@@ -87,7 +88,7 @@ impl<T: Real> Tree<T> {
         let monomials = Monomials::new(dim);
         let mut tree =
             Self { dim, len, middle, nodes: vec![], centres: vec![], monomials, moments: vec![], rows: vec![] };
-        tree.rows = vec![[T::default(); LANES]; len.div_ceil(LANES) * dim];
+        tree.rows = vec![[0.0; LANES]; len.div_ceil(LANES) * dim];
         let mut level = vec![(0, (0..len).collect::<Vec<usize>>())];
         while !level.is_empty() {
             let parts = in_order(level.len(), |k| tree.part(data, &level[k].1));
@@ -101,18 +102,12 @@ impl<T: Real> Tree<T> {
                     part.radius.is_finite(),
                     "at most 1e150",
                 )?;
-                let moments = if part.moments.is_empty() { NONE } else { tree.moments.len() };
+                // points that coincide need no moments
+                let order = if radius > 0.0 { tree.monomials.order_for(points.len()) } else { 1 };
                 let children = if part.halves.is_some() { behind + next.len() } else { NONE };
-                tree.nodes.push(Node {
-                    first: *first,
-                    count: points.len(),
-                    children,
-                    radius,
-                    spread: part.spread,
-                    moments,
-                });
+                let (count, spread) = (points.len(), part.spread);
+                tree.nodes.push(Node { first: *first, count, children, radius, spread, order, moments: NONE });
                 tree.centres.extend(part.centre);
-                tree.moments.extend(part.moments);
                 match part.halves {
                     Some([one, other]) => {
                         let middle = first + one.len();
@@ -124,11 +119,12 @@ impl<T: Real> Tree<T> {
             }
             level = next;
         }
+        tree.add_moments();
         Ok(tree)
     }
 
     /// The node of these points, which are listed in their own order.
-    fn part(&self, data: &[f64], points: &[usize]) -> Part<T> {
+    fn part(&self, data: &[f64], points: &[usize]) -> Part {
         let (d, n) = (self.dim, points.len());
         let from_middle = |point: usize, j: usize| data[point * d + j] - self.middle[j];
         let mut centre = vec![0.0; d];
@@ -150,38 +146,74 @@ impl<T: Real> Tree<T> {
         }
         // rounded up: the squares' errors are below (d + 2)/2 units of rounding
         let radius = largest.sqrt() * (1.0 + (d as f64 + 4.0) * f64::EPSILON);
-        let moments = self.moments_of(points, radius, &away);
         let (mut halves, mut rows) = (None, vec![]);
         if n > LANES {
             halves = Some(halve(points, d, farthest, &away));
         } else {
-            rows.resize(d, [T::default(); LANES]);
+            rows.resize(d, [0.0; LANES]);
             for (l, &point) in points.iter().enumerate() {
                 for (j, row) in rows.iter_mut().enumerate() {
-                    row[l] = T::of(away(point, j));
+                    row[l] = away(point, j);
                 }
             }
         }
-        Part { centre, radius, spread: sum / n as f64, moments, rows, halves }
+        Part { centre, radius, spread: sum / n as f64, rows, halves }
     }
 
-    /// Moments in units of the radius, if they are fewer than half of the points.
-    fn moments_of(&self, points: &[usize], radius: f64, away: &impl Fn(usize, usize) -> f64) -> Vec<f64> {
-        let kept = self.monomials.len();
-        // `radius > 0`: points that coincide need none
-        if kept == 0 || points.len() < 2 * kept || !(radius > 0.0) {
-            return vec![];
+    /// The moments of all nodes whose order needs them: from the halves, where both go as far, else from the points.
+    fn add_moments(&mut self) {
+        let needy: Vec<usize> = (0..self.nodes.len()).filter(|&k| self.nodes[k].order > 1).collect();
+        let of_halves = |node: &Node| {
+            let far_enough = |k: usize| self.nodes[k].order >= node.order;
+            node.children().filter(|&(one, other)| far_enough(one) && far_enough(other))
+        };
+        let mut leaves = vec![0; self.len.div_ceil(LANES)];
+        for (k, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.children().is_none()) {
+            leaves[node.first / LANES] = k;
         }
-        let (mut values, mut moments, mut here) = (vec![0.0; kept], vec![0.0; kept], vec![0.0; self.dim]);
-        for &point in points {
-            for (j, x) in here.iter_mut().enumerate() {
-                *x = away(point, j) / radius;
+        let mut all = in_order(needy.len(), |i| {
+            let halves = of_halves(&self.nodes[needy[i]]);
+            if halves.is_some() { vec![] } else { self.moments_of_points(needy[i], &leaves) }
+        });
+        // halves stand behind their node
+        for (i, &k) in needy.iter().enumerate().rev() {
+            let node = &self.nodes[k];
+            let Some((one, other)) = of_halves(node) else { continue };
+            let mut moments = vec![0.0; self.monomials.len(node.order)];
+            for half in [one, other] {
+                let Ok(at) = needy.binary_search(&half) else { continue };
+                let mut part = all[at][..moments.len()].to_vec();
+                let shift = self.centre(half).iter().zip(self.centre(k)).map(|(a, b)| (a - b) / node.radius);
+                let (shift, factor) = (shift.collect::<Vec<f64>>(), self.nodes[half].radius / node.radius);
+                self.monomials.add_part(&mut part, factor, &shift, &mut moments);
             }
-            self.monomials.add(&here, &mut values, &mut moments);
+            all[i] = moments;
+        }
+        for (&k, moments) in needy.iter().zip(all) {
+            self.nodes[k].moments = self.moments.len();
+            self.moments.extend(moments);
+        }
+    }
+
+    /// The moments of a node, in units of its radius, point by point.
+    fn moments_of_points(&self, node: usize, leaves: &[usize]) -> Vec<f64> {
+        let (at, centre) = (&self.nodes[node], self.centre(node));
+        let len = self.monomials.len(at.order);
+        let (mut values, mut moments, mut here) = (vec![0.0; len], vec![0.0; len], vec![0.0; self.dim]);
+        for &leaf in &leaves[at.first / LANES..(at.first + at.count).div_ceil(LANES)] {
+            let rows = self.rows(&self.nodes[leaf]);
+            for l in 0..self.nodes[leaf].count {
+                for (j, x) in here.iter_mut().enumerate() {
+                    *x = ((self.centre(leaf)[j] - centre[j]) + rows[j][l]) / at.radius;
+                }
+                self.monomials.add(&here, &mut values, &mut moments);
+            }
         }
         moments
     }
+}
 
+impl<T: Real> Tree<T> {
     /// The same tree with its points rounded to another precision.
     pub fn cast<U: Real>(&self) -> Tree<U> {
         Tree {
@@ -205,7 +237,7 @@ impl<T: Real> Tree<T> {
     /// A node's moments, if it has them.
     #[inline(always)]
     pub fn moments(&self, node: &Node) -> Option<&[f64]> {
-        if node.moments == NONE { None } else { Some(&self.moments[node.moments..][..self.monomials.len()]) }
+        if node.order == 1 { None } else { Some(&self.moments[node.moments..][..self.monomials.len(node.order)]) }
     }
 
     /// The rows of a leaf.
