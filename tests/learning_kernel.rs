@@ -169,7 +169,8 @@ fn much_noise_is_cheap_in_few_coordinates() {
         let model = KernelScore::new(&points, d, 0.0, OrnsteinUhlenbeck).unwrap().with_tolerance(tolerance).unwrap();
         let work = model.work(1.5, BatchView::new(&x, d).unwrap()).unwrap();
         println!("{d}: {work:?}");
-        assert!(work.points < 20 * 100_000 / 20, "{d}: {work:?}");
+        // a tenth of the points; two of the 20 chains are 30 standard deviations away and take most of it
+        assert!(work.points < 20 * 100_000 / 10, "{d}: {work:?}");
     }
 }
 
@@ -410,7 +411,9 @@ fn slope(
         };
         let (mean, standard_error) = mean_and_error(&(0..repetitions).map(error).collect::<Vec<f64>>());
         println!("d = {d}, m = {m}: {mean:.5} +- {standard_error:.5}");
-        (lx.push((m as f64).ln()), ly.push(mean.ln()), le.push(standard_error / mean));
+        lx.push((m as f64).ln());
+        ly.push(mean.ln());
+        le.push(standard_error / mean);
     }
     let middle = lx.iter().sum::<f64>() / lx.len() as f64;
     let square: f64 = lx.iter().map(|x| (x - middle).powi(2)).sum();
@@ -447,7 +450,7 @@ fn with_a_bandwidth_the_error_falls_as_the_theory_says() {
             let (slope, error) = slope(d, t, |points| rule.bandwidth(points, d).unwrap(), true, &sizes, 20);
             assert!(slope < -rate + volume + 5.0 * error, "{d} {rule:?}: {slope} {error}, theory {}", -rate + volume);
         }
-        let (slope, error) = slope(d, t, |_| 0.5, true, &sizes, 20);
+        let (slope, error) = slope(d, t, |_| 1.0, true, &sizes, 20);
         assert!(slope > -2.0 / (n + 4.0) + volume + 5.0 * error, "{d}: {slope} {error}");
     }
 }
@@ -494,7 +497,7 @@ fn work_at_a_million_points() {
         let model = KernelScore::new(&points, d, 0.02, OrnsteinUhlenbeck).unwrap();
         println!("d = {d}: built in {:.2} s", begin.elapsed().as_secs_f64());
         for t in [1e-4, 1e-3, 0.01, 0.1, 1.0, 3.0] {
-            let chains = 20;
+            let chains = 7;
             let x = states(&points, d, t, chains, 5);
             let x = BatchView::new(&x, d).unwrap();
             for tolerance in [64.0 * f64::EPSILON, 1e-6, 1e-3] {

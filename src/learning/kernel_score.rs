@@ -266,14 +266,14 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
         // the likelihood is that of the data, also under a process that has noise at time 0
         let at = if noisy {
             let at = self.level(t)?;
-            if !(transition.variance > 0.0) {
+            if transition.variance <= 0.0 {
                 return Err(ScoreError::Undefined { time: t, reason: "a denoising loss needs some noise" });
             }
             at
         } else {
             let none = Transition { scale: 1.0, variance: 0.0 };
             let at = Level::new(none, self.bandwidth, self.tolerance);
-            if !(at.variance > 0.0) {
+            if at.variance <= 0.0 {
                 return Err(ScoreError::Undefined { time: 0.0, reason: "points have no density without a bandwidth" });
             }
             at

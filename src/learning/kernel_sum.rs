@@ -81,7 +81,7 @@ pub(super) struct Work {
 /// Room for one query: vectors of f64 as sums of two, and the way from `x/alpha` to a leaf, twice.
 struct Room<'a, A> {
     /// `middle - y`.
-    from_query: (&'a mut [A], &'a mut [A]),
+    offset: (&'a mut [A], &'a mut [A]),
     /// `sum_i w~_i (V_i - y)`.
     sum: (&'a mut [A], &'a mut [A]),
     twice: &'a mut [A],
@@ -94,18 +94,18 @@ impl<'a, A: Real> Room<'a, A> {
         let (b, rest) = rest.split_at_mut(d);
         let (c, rest) = rest.split_at_mut(d);
         let (e, twice) = rest.split_at_mut(d);
-        Self { from_query: (a, b), sum: (c, e), twice }
+        Self { offset: (a, b), sum: (c, e), twice }
     }
 
     #[inline(always)]
-    fn from_query(&self, j: usize) -> f64 {
-        self.from_query.0[j].as_f64() + self.from_query.1[j].as_f64()
+    fn offset(&self, j: usize) -> f64 {
+        self.offset.0[j].as_f64() + self.offset.1[j].as_f64()
     }
 
     #[inline(always)]
-    fn set_from_query(&mut self, j: usize, value: f64) {
-        self.from_query.0[j] = A::of(value);
-        self.from_query.1[j] = A::of(value - self.from_query.0[j].as_f64());
+    fn set_offset(&mut self, j: usize, value: f64) {
+        self.offset.0[j] = A::of(value);
+        self.offset.1[j] = A::of(value - self.offset.0[j].as_f64());
     }
 
     #[inline(always)]
@@ -179,13 +179,13 @@ fn visit<T: Real, A: Real>(tree: &Tree<T>, node: usize, room: &Room<'_, A>) -> V
     let whole = centre.len() / SIDE * SIDE;
     for first in (0..whole).step_by(SIDE) {
         for l in 0..SIDE {
-            let (y, c) = (room.from_query(first + l), centre[first + l]);
+            let (y, c) = (room.offset(first + l), centre[first + l]);
             relative[l] += c * (2.0 * y + c);
             square[l] += (y + c) * (y + c);
         }
     }
     for j in whole..centre.len() {
-        let (y, c) = (room.from_query(j), centre[j]);
+        let (y, c) = (room.offset(j), centre[j]);
         relative[0] += c * (2.0 * y + c);
         square[0] += (y + c) * (y + c);
     }
@@ -198,7 +198,7 @@ fn visit<T: Real, A: Real>(tree: &Tree<T>, node: usize, room: &Room<'_, A>) -> V
 fn added<A: Real>(mut lanes: [A; LANES]) -> A {
     for half in [16, 8, 4, 2, 1] {
         for l in 0..half {
-            lanes[l] = lanes[l] + lanes[l + half];
+            lanes[l] += lanes[l + half];
         }
     }
     lanes[0]
@@ -217,7 +217,7 @@ fn add_leaf<T: Real, A: Real>(
     let (leaf, centre) = (&tree.nodes[visit.node], tree.centre(visit.node));
     let rows = tree.rows(leaf);
     for j in 0..rows.len() {
-        room.twice[j] = A::of(2.0 * (room.from_query(j) + centre[j]));
+        room.twice[j] = A::of(2.0 * (room.offset(j) + centre[j]));
     }
     // ||V - y||^2 - ||c - y||^2, as a product that loses nothing far away
     let mut exponents = [A::default(); LANES];
@@ -265,7 +265,7 @@ fn add_leaf<T: Real, A: Real>(
         for l in 0..LANES {
             product[l] *= A::of(row[l].as_f64());
         }
-        let moved = total * (room.from_query(j) + centre[j]) + added(product).as_f64();
+        let moved = total * (room.offset(j) + centre[j]) + added(product).as_f64();
         room.set_sum(j, room.sum(j) + moved);
     }
 }
@@ -294,7 +294,7 @@ fn short_cut<T: Real, A: Real>(
     };
     let exponent = -at.rate * least - sums.reference;
     // NaN must not pass
-    if !(exponent < TOO_MUCH) {
+    if exponent >= TOO_MUCH || exponent.is_nan() {
         return false;
     }
     let most = n * exponent.exp2_lane();
@@ -312,7 +312,7 @@ fn short_cut<T: Real, A: Real>(
         let total = n * (here - sums.reference).exp2_lane();
         sums.total += total;
         for j in 0..tree.dim {
-            room.set_sum(j, room.sum(j) + total * (room.from_query(j) + tree.centre(visit.node)[j]));
+            room.set_sum(j, room.sum(j) + total * (room.offset(j) + tree.centre(visit.node)[j]));
         }
         work.expansions += 1;
         return true;
@@ -346,11 +346,11 @@ fn short_cut<T: Real, A: Real>(
     sums.raise(here, room);
     let mut first = [0.0; COORDINATES];
     let centre = tree.centre(visit.node);
-    let total = tree.monomials.sums(p, moments, e, |j| (room.from_query(j) + centre[j]) * root, &mut first);
+    let total = tree.monomials.sums(p, moments, e, |j| (room.offset(j) + centre[j]) * root, &mut first);
     let weight = (here - sums.reference).exp2_lane();
     sums.total += weight * total;
     for j in 0..tree.dim {
-        let moved = total * (room.from_query(j) + centre[j]) + node.radius * first[j];
+        let moved = total * (room.offset(j) + centre[j]) + node.radius * first[j];
         room.set_sum(j, room.sum(j) + weight * moved);
     }
     work.expansions += 1;
@@ -419,19 +419,25 @@ fn jensen<T: Real, A: Real>(tree: &Tree<T>, at: &Level, visit: Visit, sums: &mut
     node.count as f64 * (exponent - sums.reference).exp2_lane()
 }
 
-/// The score of one chain, coordinate by coordinate, and `log2` of the density (which is only computed if asked for).
-#[inline(always)]
-fn score_one<T: Real, A: Real>(
-    tree: &Tree<T>,
-    at: &Level,
+/// What all chains of a call share.
+struct Query<'a, T> {
+    tree: &'a Tree<T>,
+    at: Level,
     bounded: bool,
     skip: Option<usize>,
+    floor: Option<f64>,
+}
+
+/// The score of one chain, coordinate by coordinate, and `log2` of the density (which is only computed if there is a floor).
+#[inline(always)]
+fn score_one<T: Real, A: Real>(
+    shared: &Query<'_, T>,
     x: impl Fn(usize) -> f64,
     mut write: impl FnMut(usize, f64),
-    floor: Option<f64>,
     scratch: &mut [A],
     work: &mut Work,
 ) -> f64 {
+    let Query { tree, at, bounded, skip, floor } = *shared;
     let (d, mut room) = (tree.dim, Room::new(scratch, tree.dim));
     if at.scale < NO_SIGNAL {
         // all points are at the middle, to all digits
@@ -442,11 +448,11 @@ fn score_one<T: Real, A: Real>(
     }
     let mut square = 0.0;
     for j in 0..d {
-        let from_query = tree.middle[j] - x(j) / at.scale;
-        square += from_query * from_query;
-        room.set_from_query(j, from_query);
+        let offset = tree.middle[j] - x(j) / at.scale;
+        square += offset * offset;
+        room.set_offset(j, offset);
     }
-    let sums = query(tree, at, bounded, skip, &mut room, work);
+    let sums = query(tree, &at, bounded, skip, &mut room, work);
     let mut factor = at.precision / at.scale / sums.total;
     let mut log_density = 0.0;
     if let Some(floor) = floor {
@@ -484,6 +490,7 @@ impl<T: Real, A: Real> Kernel for Scores<'_, T, A> {
     #[inline(always)]
     fn run(self) -> (Work, bool) {
         let Self { tree, at, floor, bounded, x, out, scratch } = self;
+        let shared = Query { tree, at, bounded, skip: None, floor };
         let (mut work, mut far) = (Work::default(), false);
         for (x, out) in x.chunks_exact(tree.dim).zip(out.chunks_exact_mut(tree.dim)) {
             if !x.iter().all(|x| x.as_f64().is_finite()) {
@@ -495,7 +502,7 @@ impl<T: Real, A: Real> Kernel for Scores<'_, T, A> {
                 out[j] = T::of(s);
                 finite &= s.is_finite();
             };
-            score_one(tree, &at, bounded, None, |j| x[j].as_f64(), write, floor, scratch, &mut work);
+            score_one(&shared, |j| x[j].as_f64(), write, scratch, &mut work);
             far |= !finite;
         }
         (work, far)
@@ -517,8 +524,8 @@ impl<T: Real> Kernel for LeaveOneOut<'_, T> {
     #[inline(always)]
     fn run(self) -> f64 {
         let Self { tree, at, skip, x, out, scratch } = self;
-        let (floor, write) = (Some(f64::NEG_INFINITY), |j: usize, s: f64| out[j] = s);
-        let log2 = score_one(tree, &at, false, Some(skip), |j| x[j], write, floor, scratch, &mut Work::default());
+        let shared = Query { tree, at, bounded: false, skip: Some(skip), floor: Some(f64::NEG_INFINITY) };
+        let log2 = score_one(&shared, |j| x[j], |j, s| out[j] = s, scratch, &mut Work::default());
         log2 / LOG2_E
     }
 }

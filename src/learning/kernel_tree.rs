@@ -139,8 +139,8 @@ impl Tree<f64> {
         for &point in points {
             let square = (0..d).map(|j| away(point, j)).map(|x| x * x).sum::<f64>();
             sum += square;
-            // not finite is farther still
-            if !(square <= largest) {
+            // what is not finite is farther still, and is refused
+            if square > largest || square.is_nan() {
                 (farthest, largest) = (point, square);
             }
         }
@@ -203,8 +203,9 @@ impl Tree<f64> {
         for &leaf in &leaves[at.first / LANES..(at.first + at.count).div_ceil(LANES)] {
             let rows = self.rows(&self.nodes[leaf]);
             for l in 0..self.nodes[leaf].count {
-                for (j, x) in here.iter_mut().enumerate() {
-                    *x = ((self.centre(leaf)[j] - centre[j]) + rows[j][l]) / at.radius;
+                let centres = self.centre(leaf).iter().zip(centre);
+                for (x, ((a, b), row)) in here.iter_mut().zip(centres.zip(rows)) {
+                    *x = ((a - b) + row[l]) / at.radius;
                 }
                 self.monomials.add(&here, &mut values, &mut moments);
             }
