@@ -1,4 +1,5 @@
-//! The kernel estimator against the exact score of the same mixture, against brute force, and against laws with known scores.
+//! The kernel estimator against the exact score of the same mixture, against brute force, and against laws with known
+//! scores.
 
 #![allow(clippy::disallowed_methods, reason = "the tests compare with formulas that use std's functions")]
 
@@ -49,8 +50,8 @@ fn states(points: &[f64], d: usize, t: f64, n: usize, seed: u64) -> Vec<f64> {
     (0..n).flat_map(state).collect()
 }
 
-/// What rounding may do to a score beside the exact one, which promises weights to 2^9 units of rounding; the rest is for
-/// distances, whose rounding is that of a state changed in its last digits.
+/// What rounding may do to a score beside the exact one, which promises weights to 2^9 units of rounding; the rest is
+/// for distances, whose rounding is that of a state changed in its last digits.
 fn rounding(model: &KernelScore<OrnsteinUhlenbeck>, t: f64, x: &[f64]) -> f64 {
     let at = OrnsteinUhlenbeck.marginal(t);
     let v = at.scale * at.scale * model.bandwidth() * model.bandwidth() + at.variance;
@@ -61,8 +62,8 @@ fn rounding(model: &KernelScore<OrnsteinUhlenbeck>, t: f64, x: &[f64]) -> f64 {
     weights + 16.0 * f64::EPSILON * (norm(x) + at.scale * (norm(&middle) + radius)) * lipschitz
 }
 
-/// The largest distances of the estimator from the exact score of its mixture: over what the bound and rounding allow, and over
-/// the bound alone where it is well above rounding.
+/// The largest distances of the estimator from the exact score of its mixture: over what the bound and rounding allow,
+/// and over the bound alone where it is well above rounding.
 fn errors(kind: &str, n: usize, d: usize, bandwidth: f64, tolerance: Option<f64>, times: &[f64]) -> (f64, f64) {
     let points = data(kind, n, d, (n * d) as u64);
     let mut model = KernelScore::new(&points, d, bandwidth, OrnsteinUhlenbeck).unwrap();
@@ -134,8 +135,9 @@ fn a_large_offset_and_clusters_far_apart_keep_the_bound() {
     }
 }
 
-/// The twin of the bound: each tolerance's bound is broken by the model of another that is 10^4 times larger. (The bound has the
-/// diameter of all data, the error the width of a kernel, which is a hundredth of it here.) And larger tolerances do less.
+/// The twin of the bound: each tolerance's bound is broken by the model of another that is 10^4 times larger. (The
+/// bound has the diameter of all data, the error the width of a kernel, which is a hundredth of it here.) And larger
+/// tolerances do less.
 #[test]
 fn truncation_too_early_would_be_seen_and_saves_work() {
     let (d, t) = (2, 0.002);
@@ -176,7 +178,8 @@ fn much_noise_is_cheap_in_few_coordinates() {
 
 #[test]
 fn far_from_all_points_the_nearest_direction_wins() {
-    // seen from far along an axis, the weights are those of the points' coordinates along it; at 1e300 squares are infinite
+    // seen from far along an axis, the weights are those of the points' coordinates along it; at 1e300 squares are
+    // infinite
     let points = data("Gaussian", 500, 3, 8);
     let model = KernelScore::new(&points, 3, 0.0, OrnsteinUhlenbeck).unwrap();
     let t = 0.5;
@@ -423,9 +426,9 @@ fn slope(
     (slope, error)
 }
 
-/// Without a bandwidth, at a fixed time, the estimator is a ratio of two means with finite variances: `eps_t^2` is `C/m` up to
-/// `1/m^2`. At `t = 1` the relative variance of a weight is below 2 in the mean over `x`, and so is its square's mean: the second
-/// term is below `4/m` of the first, and moves the slope by less than 0.004.
+/// Without a bandwidth, at a fixed time, the estimator is a ratio of two means with finite variances: `eps_t^2` is
+/// `C/m` up to `1/m^2`. At `t = 1` the relative variance of a weight is below 2 in the mean over `x`, and so is its
+/// square's mean: the second term is below `4/m` of the first, and moves the slope by less than 0.004.
 #[test]
 fn at_a_fixed_noise_the_error_falls_like_one_over_m() {
     for d in [1, 2] {
@@ -436,9 +439,9 @@ fn at_a_fixed_noise_the_error_falls_like_one_over_m() {
     }
 }
 
-/// With almost no noise and Scott's bandwidth, `eps^2` falls at least like `m^(-2/(d+4))` up to logarithms (Wibisono, Wu and Yang);
-/// here the logarithm is that of the volume where points are, `(ln m)^(d/2)`. With the gradient's rule it falls like
-/// `m^(-4/(d+6))`, up to the same. A bandwidth that does not fall with `m` keeps its bias: the twin.
+/// With almost no noise and Scott's bandwidth, `eps^2` falls at least like `m^(-2/(d+4))` up to logarithms (Wibisono,
+/// Wu and Yang); here the logarithm is that of the volume where points are, `(ln m)^(d/2)`. With the gradient's rule it
+/// falls like `m^(-4/(d+6))`, up to the same. A bandwidth that does not fall with `m` keeps its bias: the twin.
 #[test]
 fn with_a_bandwidth_the_error_falls_as_the_theory_says() {
     let (t, sizes) = (1e-3, [500, 4000, 32_000]);

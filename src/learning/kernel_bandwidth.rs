@@ -4,8 +4,8 @@ use crate::batch::BatchView;
 use crate::error::ParameterError;
 use crate::math::portable::{exp, ln};
 
-/// A formula for the bandwidth of a kernel estimator. They are right for Gaussian data of one spread in all directions, and a place to start from
-/// for other data: of several clusters they see the spread of all, and smooth too much.
+/// A formula for the bandwidth of a kernel estimator. They are right for Gaussian data of one spread in all directions,
+/// and a place to start from for other data: of several clusters they see the spread of all, and smooth too much.
 ///
 /// With `m` points in `d` coordinates, and `s` the square root of the mean variance of a coordinate:
 ///
@@ -14,12 +14,12 @@ use crate::math::portable::{exp, ln};
 /// Silverman    h = s (4/((d+2) m))^(1/(d+4))       least mean integrated squared error of the density
 /// gradient     h = s (4/((d+4) m))^(1/(d+6))       the same of the density's gradient, which a score needs
 /// ```
-/// Scott's is of the order that is optimal for scores which are only Lipschitz; for smoother densities it is too small for
-/// a gradient.
+/// Scott's is of the order that is optimal for scores which are only Lipschitz; for smoother densities it is too small
+/// for a gradient.
 ///
 /// # Source
-/// Scott 1992 (Multivariate Density Estimation), Silverman 1986 (Density Estimation for Statistics and Data Analysis); for the gradient
-/// Chacon, Duong and Wand 2011 (Statistica Sinica 21, 807-840), the normal scale rule.
+/// Scott 1992 (Multivariate Density Estimation), Silverman 1986 (Density Estimation for Statistics and Data Analysis);
+/// for the gradient Chacon, Duong and Wand 2011 (Statistica Sinica 21, 807-840), the normal scale rule.
 /// # Example
 /// ```
 /// use score_diffusion::learning::{BandwidthRule, KernelScore};
@@ -47,7 +47,8 @@ impl BandwidthRule {
     /// The bandwidth for a data set, `dim` coordinates per point.
     ///
     /// # Errors
-    /// [`ParameterError`] for no points, no coordinates, a length that does not fit, numbers that are not finite, or a spread that is not.
+    /// [`ParameterError`] for no points, no coordinates, a length that does not fit, numbers that are not finite, or a
+    /// spread that is not.
     pub fn bandwidth(self, data: &[f64], dim: usize) -> Result<f64, ParameterError> {
         BatchView::new(data, dim)?;
         ParameterError::all_finite("data", data)?;

@@ -1,20 +1,21 @@
 //! Gaussian sums over a cluster of points by a polynomial: [`Monomials`].
 //!
-//! For points `c + r d_i` with `||d_i|| <= 1`, and `b = c - y`, `e = r/sqrt(u)`, `xi = b/sqrt(u)`, the generating function of
-//! the Hermite polynomials gives, coordinate by coordinate,
+//! For points `c + r d_i` with `||d_i|| <= 1`, and `b = c - y`, `e = r/sqrt(u)`, `xi = b/sqrt(u)`, the generating
+//! function of the Hermite polynomials gives, coordinate by coordinate,
 //!
 //! ```text
 //! exp(-||b + r d||^2/2u) = exp(-||b||^2/2u) sum_g h_g d^g,   h_g = prod_j (-e)^g_j He_g_j(xi_j) / g_j!
 //! ```
-//! Cut off at total degree `p`, it is the Taylor polynomial along the segment from the centre to the point. On it the `p`-th
-//! derivative is a Hermite function, which Cramer's inequality bounds: `|He_p(z)| exp(-z^2/4) <= K sqrt(p!)`, `K < 1.0865`.
-//! With `D` the least squared distance of the segment from `y`,
+//! Cut off at total degree `p`, it is the Taylor polynomial along the segment from the centre to the point. On it the
+//! `p`-th derivative is a Hermite function, which Cramer's inequality bounds: `|He_p(z)| exp(-z^2/4) <= K sqrt(p!)` with
+//! `K < 1.0865`. With `D` the least squared distance of the segment from `y`,
 //!
 //! ```text
 //! |remainder at d| <= K (e ||d||)^p / sqrt(p!)  exp(-D/4u)
 //! ```
-//! Where `y` is many `sqrt(u)` away and `e` is small, another bound is less: as `He_p(z) = E (z + i Z)^p` for a standard normal `Z`,
-//! Minkowski's inequality gives `|He_p(z)| <= (|z| + sqrt p)^p`, and with the largest distance `B` of the segment from `y`
+//! Where `y` is many `sqrt(u)` away and `e` is small, another bound is less: as `He_p(z) = E (z + i Z)^p` for a
+//! standard normal `Z`, Minkowski's inequality gives `|He_p(z)| <= (|z| + sqrt p)^p`, and with the largest distance `B`
+//! of the segment from `y`
 //!
 //! ```text
 //! |remainder at d| <= (e ||d|| (B/sqrt(u) + sqrt p))^p / p!  exp(-D/2u)
@@ -134,7 +135,8 @@ impl Monomials {
             part[ends[0]..ends[1]].iter_mut().for_each(|m| *m *= power);
             power *= factor;
         }
-        // the binomial theorem, one coordinate after the other; from the end on, so that what is read has not been written
+        // the binomial theorem, one coordinate after the other; from the end on, so that what is read has not been
+        // written
         for (j, &a) in shift.iter().enumerate() {
             for k in (0..part.len()).rev() {
                 let (mut from, mut coefficient, mut sum) = (k, 1.0, 0.0);
@@ -197,8 +199,8 @@ mod tests {
     use super::*;
     use crate::noise::{NoiseField, Phase, Stream};
 
-    /// Sums by polynomials of every degree are within the bound at the head of this file, and the bound at most 10^4 times
-    /// too wide somewhere; with a polynomial of two degrees less they are not within it.
+    /// Sums by polynomials of every degree are within the bound at the head of this file, and the bound at most 10^4
+    /// times too wide somewhere; with a polynomial of two degrees less they are not within it.
     #[test]
     fn polynomials_are_within_the_bound_of_cramer() {
         for dim in [1, 2, 3, 5, 9, 20] {

@@ -16,44 +16,46 @@ use std::sync::Arc;
 
 /// The score of the kernel density estimator of a data set, under a forward process, to a stated tolerance.
 ///
-/// With `V` uniform on the `m` points and bandwidth `h`, the estimated law of the data is that of `V + h xi`. At time `t` it is
-/// a mixture of `m` Gaussians of variance `v = alpha^2 h^2 + sigma^2`:
+/// With `V` uniform on the `m` points and bandwidth `h`, the estimated law of the data is that of `V + h xi`. At time
+/// `t` it is a mixture of `m` Gaussians of variance `v = alpha^2 h^2 + sigma^2`:
 ///
 /// ```text
 /// s(t, x) = (alpha sum_i w_i V_i - x) / v,    w_i = exp(-||x - alpha V_i||^2 / 2v) / sum
 /// ```
 /// # Tolerance
-/// The points are kept in a tree. A part of it whose weights are too small is dropped, a small part far away counts as one
-/// point, and in up to 30 coordinates a part may be summed by a polynomial with a proved remainder. Together these change
-/// `sum_i w_i V_i` by at most `tolerance` times the diameter of the data, so
+/// The points are kept in a tree. A part of it whose weights are too small is dropped, a small part far away counts as
+/// one point, and in up to 30 coordinates a part may be summed by a polynomial with a proved remainder. Together these
+/// change `sum_i w_i V_i` by at most `tolerance` times the diameter of the data, so
 ///
 /// ```text
 /// ||error of s|| <= 2 alpha R tolerance / v = error_bound(t),    R: all points are within R of their mean
 /// ```
-/// beyond the rounding of the sums. By default the tolerance is 64 units of rounding (1.4e-14 in f64, 7.6e-6 in f32). A larger
-/// one is faster where there is much noise. How much is visited depends on the data: [`work`](Self::work) counts it.
+/// beyond the rounding of the sums. By default the tolerance is 64 units of rounding (1.4e-14 in f64, 7.6e-6 in f32). A
+/// larger one is faster where there is much noise. How much is visited depends on the data: [`work`](Self::work) counts
+/// it.
 ///
 /// # What a bandwidth does
 /// With bandwidth 0 this is the score of the empirical law: as the noise goes to 0, samples are copies of the points
-/// (memorisation). A bandwidth spreads every point by `h xi`, in all directions. The error has a bias of the order `h`, or `h^2`
-/// for smooth densities, and a variance of the order `1/(m h^(d+2))`. So the estimator learns in few coordinates; in many it
-/// copies, with noise. [`BandwidthRule`](super::BandwidthRule) has formulas for `h`,
+/// (memorisation). A bandwidth spreads every point by `h xi`, in all directions. The error has a bias of the order `h`,
+/// or `h^2` for smooth densities, and a variance of the order `1/(m h^(d+2))`. So the estimator learns in few
+/// coordinates; in many it copies, with noise. [`BandwidthRule`](super::BandwidthRule) has formulas for `h`,
 /// [`choose_bandwidth`](Self::choose_bandwidth) takes the best of a list on held-out points.
 ///
 /// # Cost
-/// Building takes `O(m d log m)`. A score visits the points within some 8 standard deviations `sqrt(v)/alpha` of `x/alpha` where that
-/// is few of them, and polynomials stand for the others where the noise is large beside the parts of the tree. In between, and with much noise
-/// in more than about 8 coordinates, no short cut is within a small tolerance, and all points are summed.
+/// Building takes `O(m d log m)`. A score visits the points within some 8 standard deviations `sqrt(v)/alpha` of
+/// `x/alpha` where that is few of them, and polynomials stand for the others where the noise is large beside the parts
+/// of the tree. In between, and with much noise in more than about 8 coordinates, no short cut is within a small
+/// tolerance, and all points are summed.
 ///
 /// # Errors
-/// [`ParameterError`] from the constructors: no points, no coordinates, a length that does not fit, numbers that are not finite or points
-/// farther than 1e150 from their mean. Scoring fails with [`ScoreError::Undefined`] where `v = 0`. A chain that is not finite gets
-/// NaN.
+/// [`ParameterError`] from the constructors: no points, no coordinates, a length that does not fit, numbers that are
+/// not finite or points farther than 1e150 from their mean. Scoring fails with [`ScoreError::Undefined`] where `v = 0`.
+/// A chain that is not finite gets NaN.
 ///
 /// # Source
 /// Wibisono, Wu and Yang 2024 (arXiv 2402.07747): with a Lipschitz score and sub-Gaussian tails, `h` of the order
-/// `m^(-1/(d+4))` (their `h` is our `h^2`) and a floor of the density, the mean square error falls as `m^(-2/(d+4))` up to
-/// logarithms, and no estimator does better. See [`with_density_floor`](Self::with_density_floor).
+/// `m^(-1/(d+4))` (their `h` is our `h^2`) and a floor of the density, the mean square error falls as `m^(-2/(d+4))` up
+/// to logarithms, and no estimator does better. See [`with_density_floor`](Self::with_density_floor).
 ///
 /// # Example
 /// ```
@@ -77,9 +79,9 @@ pub struct KernelScore<F, T = f64> {
 
 /// How a bandwidth is judged. [`KernelScore::choose_bandwidth`].
 ///
-/// Both leave the point out on which they look. The likelihood is right for densities: its mean is the negative KL divergence of the
-/// estimator from the data's law, up to a constant. The denoising loss is right for scores: its mean at time `t` is `E
-/// ||s - s*||^2` of the estimator from one point less, up to a constant that no bandwidth changes.
+/// Both leave the point out on which they look. The likelihood is right for densities: up to a constant its mean is the
+/// KL divergence of the data's law from the estimator's. The denoising loss is right for scores: up to a constant its
+/// mean at time `t` is `E ||s - s*||^2` of the estimator from one point less. No bandwidth changes the constants.
 ///
 /// # Example
 /// [`KernelScore::choose_bandwidth`] has one.
@@ -133,8 +135,9 @@ impl<F: ForwardProcess> KernelScore<F> {
 }
 
 impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
-    /// The same estimator in another precision. Points are rounded relative to the mean of their 32 nearest or so, thus to more
-    /// digits than the scalar has for their coordinates. The tolerance becomes the default of the new precision, if it is smaller.
+    /// The same estimator in another precision. Points are rounded relative to the mean of their 32 nearest or so, thus
+    /// to more digits than the scalar has for their coordinates. A tolerance below the new precision's default is
+    /// raised to it.
     #[must_use]
     pub fn cast<U: Real>(self) -> KernelScore<F, U> {
         let tolerance = self.tolerance.max(UNITS * U::default_epsilon().as_f64());
@@ -150,8 +153,8 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
         Ok(Self { bandwidth: ParameterError::non_negative("bandwidth", bandwidth)?, ..self })
     }
 
-    /// What the estimated denoiser may be off, in diameters of the data: see the type. 0 sums all weights that are above the square of
-    /// the scalar's resolution beside the largest.
+    /// What the estimated denoiser may be off, in diameters of the data: see the type. 0 sums all weights that are
+    /// above the square of the scalar's resolution beside the largest.
     ///
     /// # Errors
     /// [`ParameterError`] unless `0 <= tolerance <= 0.5`.
@@ -160,12 +163,14 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
         Ok(Self { tolerance, ..self })
     }
 
-    /// The regularised estimator `grad p / max(p, floor)`: where the estimated density `p` at time `t` is below the floor, the score shrinks with it.
+    /// The regularised estimator `grad p / max(p, floor)`: where the estimated density `p` at time `t` is below the
+    /// floor, the score shrinks with it.
     ///
-    /// Far from the data the plain estimator is the pull of the nearest point, which grows with the distance over `v`, and says
-    /// nothing about the tails. The proof of the optimal rate cuts this off by a floor, a power of `1/m`. A floor is a density,
-    /// so its unit is `1/length^d`. [`law`](Self::law) does not know of it. [`error_bound`](Self::error_bound) holds up to a share of the size
-    /// of the tolerance of the score itself, which is the error of `p`.
+    /// Far from the data the plain estimator is the pull of the nearest point, which grows with the distance over `v`,
+    /// and says nothing about the tails. The proof of the optimal rate cuts this off by a floor, a power of `1/m`. A
+    /// floor is a density, so its unit is `1/length^d`. [`law`](Self::law) does not know of it.
+    /// [`error_bound`](Self::error_bound) holds up to a share of the size of the tolerance of the score itself, which
+    /// is the error of `p`.
     ///
     /// # Errors
     /// [`ParameterError`] unless the floor is finite and positive.
@@ -203,7 +208,8 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
         (self.tree.middle.clone(), self.tree.nodes[0].radius)
     }
 
-    /// `2 alpha R tolerance / v`: how far the score may be from that of all points, at any `x`, beyond rounding. `None` where there is no score.
+    /// `2 alpha R tolerance / v`: how far the score may be from that of all points, at any `x`, beyond rounding. `None`
+    /// where there is no score.
     #[must_use]
     pub fn error_bound(&self, t: f64) -> Option<f64> {
         let at = self.level(t).ok()?;
@@ -211,8 +217,8 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
         bound.is_finite().then_some(bound)
     }
 
-    /// The estimated law of the data: `m` equal Gaussians of variance `h^2`. Its exact score costs `m d` operations per chain, so take
-    /// it for moderate `m`. With bandwidth 0 it has no density at time 0.
+    /// The estimated law of the data: `m` equal Gaussians of variance `h^2`. Its exact score costs `m d` operations per
+    /// chain, so take it for moderate `m`. With bandwidth 0 it has no density at time 0.
     ///
     /// # Errors
     /// [`ParameterError`] if the variance `h^2` is not finite.
@@ -233,7 +239,7 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
     /// use score_diffusion::prelude::*;
     /// let data = Gaussian::standard(2)?.sample_seeded(20_000, 1)?;
     /// let model = KernelScore::new(data.as_slice(), 2, 0.05, OrnsteinUhlenbeck)?;
-    /// let work = model.work(0.01, BatchView::new(&[0.3, 0.4], 2)?)?;
+    /// let work = model.work(0.001, BatchView::new(&[0.3, 0.4], 2)?)?;
     /// assert!(work.points < 10_000);                // of 20 000
     /// # Ok::<(), ScoreError>(())
     /// ```
@@ -244,8 +250,9 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
         Ok(KernelWork { points: work.points, nodes: work.nodes, expansions: work.expansions })
     }
 
-    /// How good the bandwidth is on points that are left out: the mean over `n` of them, which lie evenly in the tree (all, if `n` is at
-    /// least their number). Less is better. The noise of a denoising loss comes from the seed, and is the same for every bandwidth.
+    /// How good the bandwidth is on points that are left out: the mean over `n` of them, which lie evenly in the tree
+    /// (all, if `n` is at least their number). Less is better. The noise of a denoising loss comes from the seed, and
+    /// is the same for every bandwidth.
     ///
     /// # Errors
     /// [`ScoreError`] if there are fewer than 2 points, `n` is 0, or there is no score at the criterion's time.

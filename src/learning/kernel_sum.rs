@@ -1,14 +1,14 @@
 //! The kernel estimator's sums over a [`Tree`], one query after the other, to a tolerance.
 //!
-//! With `y = x/alpha`, `u = v/alpha^2` and `w_i = exp(-||y - V_i||^2/2u)` the denoiser is `m = sum_i w_i V_i / sum_i w_i`. Let
-//! other numbers `w~_i` stand in for the weights. As `sum_i w_i (V_i - m) = 0`,
+//! With `y = x/alpha`, `u = v/alpha^2` and `w_i = exp(-||y - V_i||^2/2u)` the denoiser is `m = sum_i w_i V_i / sum_i
+//! w_i`. Let other numbers `w~_i` stand in for the weights. As `sum_i w_i (V_i - m) = 0`,
 //!
 //! ```text
 //! m~ - m = sum_i (w~_i - w_i) (V_i - m) / sum_i w~_i,    ||m~ - m|| <= diameter sum_i |w~_i - w_i| / sum_i w~_i
 //! ```
-//! so one budget covers every way to change weights. Nodes are visited nearest child first. A node with `n` points and radius
-//! `r`, whose mean is at distance `b` from `y`, may take one of three short cuts, if the bound on its share fits the budget; if
-//! none does, its halves are visited, and a leaf is summed point by point. With `D = (b - r)_+^2`:
+//! so one budget covers every way to change weights. Nodes are visited nearest child first. A node with `n` points and
+//! radius `r`, whose mean is at distance `b` from `y`, may take one of three short cuts, if the bound on its share fits
+//! the budget; if none does, its halves are visited, and a leaf is summed point by point. With `D = (b - r)_+^2`:
 //!
 //! ```text
 //! dropped      w~ = 0                     sum |w~ - w| <= n exp(-D/2u)
@@ -16,10 +16,10 @@
 //! expanded     w~ = a polynomial          sum |w~ - w| <= n K (q/u) (r/sqrt u)^(p-2)/sqrt(p!) exp(-D/4u)
 //!                                         and <= n (q/r^2) z^p/p! exp(-D/2u),  z = r/sqrt(u) ((b + r)/sqrt(u) + sqrt(p))
 //! ```
-//! (the second by the mean value theorem, the third and fourth in `kernel_expansion`.) The budget of the first `k` points that are done is
-//! `tolerance * k/m` times a lower bound of the sum of all weights: the sum of what is done, or Jensen's bound
-//! `n exp(-(b^2 + q)/2u)` for each node of the first descent, whichever is more. So all short cuts together stay below
-//! `tolerance` times the sum.
+//! (the second by the mean value theorem, the third and fourth in `kernel_expansion`.) The budget of the first `k`
+//! points that are done is `tolerance * k/m` times a lower bound of the sum of all weights: the sum of what is done, or
+//! Jensen's bound `n exp(-(b^2 + q)/2u)` for each node of the first descent, whichever is more. So all short cuts
+//! together stay below `tolerance` times the sum.
 //!
 //! Exponents are in units of ln 2, and relative to the squared distance of the mean of all points: far from the data
 //! nothing cancels. Weights of points are in the scalar `A`, what is added up is in f64 (vectors as sums of two `A`).
@@ -357,8 +357,8 @@ fn short_cut<T: Real, A: Real>(
     true
 }
 
-/// `sum_i w~_i` and, in `room`, `sum_i w~_i (V_i - y)`; `room` holds `middle - y`. A point may be left out. `bounded` is to use Jensen's
-/// bound.
+/// `sum_i w~_i` and, in `room`, `sum_i w~_i (V_i - y)`; `room` holds `middle - y`. A point may be left out. `bounded`
+/// is to use Jensen's bound.
 #[inline(always)]
 fn query<T: Real, A: Real>(
     tree: &Tree<T>,
@@ -428,7 +428,8 @@ struct Query<'a, T> {
     floor: Option<f64>,
 }
 
-/// The score of one chain, coordinate by coordinate, and `log2` of the density (which is only computed if there is a floor).
+/// The score of one chain, coordinate by coordinate, and `log2` of the density (which is only computed if there is a
+/// floor).
 #[inline(always)]
 fn score_one<T: Real, A: Real>(
     shared: &Query<'_, T>,

@@ -1,9 +1,9 @@
 //! [`Tree`]: a data set cut in halves, down to leaves of 32 points.
 //!
-//! A node knows its points' mean, the radius of the ball about it that holds them, their mean squared distance from it, and, where
-//! there are many points in few coordinates, their moments. A node is cut across the direction in which it is long (one power
-//! iteration from its farthest point), at a whole number of leaves: so all leaves but the last are full, and the depth is that
-//! of a balanced tree. Everything is a function of the data and its order alone.
+//! A node knows its points' mean, the radius of the ball about it that holds them, their mean squared distance from it,
+//! and, where there are many points in few coordinates, their moments. A node is cut across the direction in which it
+//! is long (one power iteration from its farthest point), at a whole number of leaves: so all leaves but the last are
+//! full, and the depth is that of a balanced tree. Everything is a function of the data and its order alone.
 
 use super::kernel_expansion::Monomials;
 use crate::error::ParameterError;
