@@ -29,6 +29,8 @@ pub enum Phase {
     Law,
     /// Directions, permutations and repetitions of [`metrics`](crate::metrics).
     Metric,
+    /// Times, noise, order of the data and initial weights of training. Node 0 is for times.
+    Training,
     /// For users: never drawn from by this crate.
     User,
 }
@@ -42,6 +44,7 @@ impl Phase {
             Phase::Corrector => 2,
             Phase::Law => 3,
             Phase::Metric => 8,
+            Phase::Training => 9,
             Phase::User => 127,
         }
     }
@@ -174,6 +177,14 @@ impl NoiseField {
             return Err(ParameterError::Count { name: "quad", given: quad, allowed: "below 2^40" });
         }
         Ok(self.words_at(stream, chain, quad))
+    }
+
+    /// A uniform number in the open interval from 0 to 1, from the first two words of a quad. It has 52 bits, so that both
+    /// ends are out of reach. The caller keeps within the limits of [`words`](Self::words).
+    pub(crate) fn uniform_at(&self, stream: Stream, chain: u64, quad: u64) -> f64 {
+        let words = self.words_at(stream, chain, quad);
+        let bits = u64::from(words[0]) << 20 | u64::from(words[1]) >> 12;
+        (bits as f64 + 0.5) / (1_u64 << 52) as f64
     }
 
     /// As [`words`](Self::words), for callers that keep within the limits.
