@@ -19,9 +19,9 @@
 //! All of them are linear in the products of `z = [cos(w.mu); sin(w.mu); mu; 1]`, whose mean over the data is one matrix.
 
 use super::points::gram;
-use crate::math::Arithmetic;
 use crate::math::portable::exp;
 use crate::matrix::{Packed, Product};
+use crate::real::Real;
 use crate::simd::{Kernel, dispatch};
 use nalgebra::DMatrix;
 
@@ -61,6 +61,7 @@ impl Frequencies {
             mu[d] = 1.0;
             point(j, &mut mu[..d]);
             let (cos, sin) = waves.split_at_mut(h);
+            cos.fill(0.0);
             dispatch(Product { weights: &self.turns, bias: None, x: &mu[..d], out: &mut *cos });
             dispatch(Waves { cos, sin });
             1.0
@@ -70,7 +71,7 @@ impl Frequencies {
 }
 
 /// `w/(2 pi)`, `h x d`.
-pub(super) fn packed_turns<T: crate::real::Real>(radians: &DMatrix<f64>) -> Packed<T> {
+pub(super) fn packed_turns<T: Real>(radians: &DMatrix<f64>) -> Packed<T> {
     Packed::new(radians.ncols(), radians.nrows(), |i, a| T::of(radians[(a, i)] / std::f64::consts::TAU))
 }
 
@@ -80,7 +81,7 @@ pub(super) struct Waves<'a, T> {
     pub sin: &'a mut [T],
 }
 
-impl<T: crate::real::Real> Kernel for Waves<'_, T> {
+impl<T: Real> Kernel for Waves<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
@@ -191,7 +192,7 @@ mod tests {
         (0..n).map(|l| (eigen.eigenvalues[l], eigen.eigenvectors[(0, l)].powi(2))).collect()
     }
 
-    pub(in super::super) fn features(w: &DMatrix<f64>, y: &[f64]) -> Vec<f64> {
+    fn features(w: &DMatrix<f64>, y: &[f64]) -> Vec<f64> {
         let h = w.ncols();
         let phase = |i: usize| w.column(i).iter().zip(y).map(|(w, y)| w * y).sum::<f64>();
         let norm = 1.0 / (h as f64).sqrt();
@@ -200,6 +201,22 @@ mod tests {
         out.extend(y);
         out.push(1.0);
         out
+    }
+
+    /// More points than one block of the sum: nothing of a block is left in the next.
+    #[test]
+    fn products_are_those_of_the_features() {
+        let w = DMatrix::from_row_slice(1, 2, &[0.7, -1.9]);
+        let at = |j: usize| (j * 7 % 11) as f64 / 3.0 - 1.5;
+        let z = Frequencies::new(w.clone()).products(1000, |j, mu| mu[0] = at(j));
+        let mut exact = DMatrix::<f64>::zeros(6, 6);
+        for j in 0..1000 {
+            let mut psi = DMatrix::from_vec(6, 1, features(&w, &[at(j)]));
+            psi.rows_mut(0, 4).apply(|v| *v *= 2.0_f64.sqrt());
+            exact += &psi * psi.transpose();
+        }
+        // sums of 1000 terms below 3
+        assert!((z - exact).amax() < 1000.0 * 3.0 * 10.0 * f64::EPSILON);
     }
 
     /// The closed forms against sums over data and a product quadrature of the noise: 40 nodes integrate `cos(k x)` to

@@ -53,8 +53,9 @@ pub enum CovarianceEstimator {
 ///
 /// # Few points
 /// With `n <= d` points `S` is singular: the law then has no density until noise is added, and its score is that of a
-/// Gaussian on a plane. The shrinkage estimators are regular as soon as three points do not lie in one line (two points: every
-/// `(x_j - m)(x_j - m)^T` is `S`, and Ledoit and Wolf's intensity is 0). One point, or equal points, fit the law of a point.
+/// Gaussian on a plane. The shrinkage estimators are regular all the same, but for one case: if every
+/// `(x_j - m)(x_j - m)^T` is `S`, as for two points, Ledoit and Wolf's intensity is 0. One point, or equal points, fit the law of
+/// a point.
 ///
 /// # Accuracy
 /// For Gaussian data with covariance eigenvalues `v_i` and `a_i = alpha_t^2 v_i + sigma_t^2`, the squared error of the score of

@@ -11,8 +11,8 @@
 
 use super::points::{Points, gram};
 use super::turned::{BLOCK, Turned, squares};
-use crate::math::portable::ln;
 use crate::math::Arithmetic;
+use crate::math::portable::ln;
 use crate::matrix::{Packed, Product};
 use crate::parallel::in_order;
 use crate::simd::{Kernel, dispatch};
@@ -224,7 +224,11 @@ impl Em<'_> {
                 out.iter_mut().zip(self.points.point(j)).zip(mean).for_each(|((o, x), m)| *o = x - m);
                 r
             });
-            return raised((0..d * d).map(|l| 0.5 * (sum[l] + sum[l / d + d * (l % d)]) / count).collect(), d, self.floor);
+            return raised(
+                (0..d * d).map(|l| 0.5 * (sum[l] + sum[l / d + d * (l % d)]) / count).collect(),
+                d,
+                self.floor,
+            );
         }
         let mut v = vec![0.0; d];
         for &(j, r) in own {

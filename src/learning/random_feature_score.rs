@@ -5,7 +5,7 @@ use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
 use crate::law::{Gaussian, Law};
 use crate::matrix::{Packed, Product};
-use crate::process::ForwardProcess;
+use crate::process::{ForwardProcess, Transition};
 use crate::real::Real;
 use crate::score::{ExactScore, ScoreModel, check_scratch, check_shapes};
 use crate::simd::dispatch;
@@ -33,10 +33,16 @@ use std::fmt;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "Parts<F>", into = "Parts<F>"))]
 #[cfg_attr(feature = "serde", serde(bound(serialize = "F: ForwardProcess + Clone + serde::Serialize, T: Real")))]
-#[cfg_attr(feature = "serde", serde(bound(deserialize = "F: ForwardProcess + serde::Deserialize<'de>, T: Real")))]
+#[cfg_attr(
+    feature = "serde",
+    serde(bound(deserialize = "F: ForwardProcess + Clone + serde::Deserialize<'de>, T: Real"))
+)]
 pub struct RandomFeatureScore<F, T: Real = f64> {
     parts: Parts<F>,
     gaussian: ExactScore<Gaussian, F, T>,
+    mean: Vec<f64>,
+    /// Mean variance of the Gaussian per coordinate.
+    variance: f64,
     /// `w_i/(2 pi)`, `h x d`
     turns: Packed<T>,
     levels: Vec<PackedLevel<T>>,
@@ -67,7 +73,7 @@ pub(super) struct Level {
 
 /// `d x (2h + d)` weights and `d` biases.
 #[derive(Clone)]
-struct PackedLevel<T> {
+struct PackedLevel<T: Real> {
     time: f64,
     log_snr: f64,
     weights: Packed<T>,
@@ -87,11 +93,23 @@ impl<F: ForwardProcess + Clone, T: Real> RandomFeatureScore<F, T> {
             let c = &level.coefficients;
             ParameterError::same("the coefficients of a level", "rows", features + 1, c.nrows())?;
             ParameterError::same("the coefficients of a level", "columns", d, c.ncols())?;
-            ParameterError::each("coefficients", c.as_slice(), |v| T::of(v).as_f64().is_finite(), "finite in this format")?;
+            ParameterError::each(
+                "coefficients",
+                c.as_slice(),
+                |v| T::of(v).as_f64().is_finite(),
+                "finite in this format",
+            )?;
             let log_snr = parts.process.log_snr(level.time);
-            if !log_snr.is_finite() || levels.last().is_some_and(|last| last.log_snr >= log_snr || last.time <= level.time) {
+            if !log_snr.is_finite()
+                || levels.last().is_some_and(|last| last.log_snr >= log_snr || last.time <= level.time)
+            {
                 let allowed = "a time with noise and signal, below the one before";
-                return Err(ParameterError::ElementOutOfRange { name: "noise levels", index, given: level.time, allowed });
+                return Err(ParameterError::ElementOutOfRange {
+                    name: "noise levels",
+                    index,
+                    given: level.time,
+                    allowed,
+                });
             }
             levels.push(PackedLevel {
                 time: level.time,
@@ -102,6 +120,8 @@ impl<F: ForwardProcess + Clone, T: Real> RandomFeatureScore<F, T> {
         }
         Ok(Self {
             gaussian: ExactScore::new(parts.gaussian.clone(), parts.process.clone()).cast(),
+            mean: parts.gaussian.mean().as_slice().to_vec(),
+            variance: mean_variance(&parts.gaussian),
             turns: packed_turns(&parts.frequencies),
             levels,
             parts,
@@ -197,10 +217,10 @@ impl<F: ForwardProcess + Clone, T: Real> ScoreModel for RandomFeatureScore<F, T>
             let (from, to) = (self.levels[clean - 1].log_snr, self.levels[clean].log_snr);
             ((log_snr - from) / (to - from)).clamp(0.0, 1.0)
         };
-        let unit = standard_unit(&self.parts.gaussian, at.scale, at.variance);
+        let unit = standard_unit(self.variance, at);
         (head[0], head[1]) = (T::of(1.0 / at.std_dev()), T::of(1.0 / unit));
         (head[2], head[3]) = (T::of(share), T::of(clean as f64));
-        for (shift, m) in head[HEAD..].iter_mut().zip(self.parts.gaussian.mean().iter()) {
+        for (shift, m) in head[HEAD..].iter_mut().zip(&self.mean) {
             *shift = T::of(at.scale * m);
         }
         Ok(())
@@ -250,6 +270,7 @@ impl<F: ForwardProcess + Clone, T: Real> RandomFeatureScore<F, T> {
                     *y = (*x - *shift) * by_unit;
                 }
             }
+            phases.fill(T::default());
             dispatch(Product { weights: &self.turns, bias: None, x: &*noisier, out: &mut *phases });
             let columns = features.chunks_exact_mut(2 * h + d);
             for ((feature, phase), y) in columns.zip(phases.chunks_exact(h)).zip(noisier.chunks_exact(d)) {
@@ -270,10 +291,14 @@ impl<F: ForwardProcess + Clone, T: Real> RandomFeatureScore<F, T> {
     }
 }
 
-/// `tau`, the standard deviation per coordinate of the noised data.
-pub(super) fn standard_unit(gaussian: &Gaussian, scale: f64, variance: f64) -> f64 {
-    let v = gaussian.eigenvalues().iter().sum::<f64>() / gaussian.dim() as f64;
-    (scale * scale * v + variance).sqrt()
+/// The mean of the eigenvalues of the covariance.
+pub(super) fn mean_variance(gaussian: &Gaussian) -> f64 {
+    gaussian.eigenvalues().iter().sum::<f64>() / gaussian.dim() as f64
+}
+
+/// `tau`, the standard deviation per coordinate of noised data.
+pub(super) fn standard_unit(data_variance: f64, at: Transition) -> f64 {
+    (at.scale * at.scale * data_variance + at.variance).sqrt()
 }
 
 /// Sizes, not numbers.

@@ -3,15 +3,14 @@
 use super::denoising_equations::{Damping, Equations, Frequencies};
 use super::gaussian_fit::{CovarianceEstimator, GaussianFit};
 use super::points::Points;
-use super::random_feature_score::{Level, Parts, RandomFeatureScore, standard_unit};
+use super::random_feature_score::{Level, Parts, RandomFeatureScore, mean_variance, standard_unit};
 use super::ridge::RidgePath;
 use crate::batch::BatchView;
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
-use crate::law::Gaussian;
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::parallel::in_order;
-use crate::process::ForwardProcess;
+use crate::process::{ForwardProcess, Transition};
 use crate::real::Real;
 use nalgebra::DMatrix;
 
@@ -59,9 +58,9 @@ pub enum Ridge {
 /// # The ridge
 /// Generalised cross-validation divides the training loss by `(1 - tr H/rows)^2`, which is right for rows with independent
 /// errors. A row here is a pair of a point and a noise. There are infinitely many rows for each point, so with rows counted as
-/// they are the divisor is 1, and nothing is penalised; with points counted as rows, the noise, which is integrated out and so
-/// adds nothing to the error of the fit, counts as if it had been drawn once: near the data, where the loss is nearly all
-/// noise, that chooses an infinite ridge. So whole points are left out instead, and the loss on them is exact too.
+/// they are the divisor is 1, and nothing is penalised. With points counted as rows the noise, which is integrated out and adds
+/// nothing to the error of the fit, is taken for an error of it: the penalty is `2 d tr H/n` whatever the noise level, while what
+/// there is to gain falls like `sigma^2`. So whole points are left out instead, and the loss on them is exact too.
 /// (Leaving out one point at a time has no short cut: a point changes the equations by a matrix of full rank, not of rank 1.)
 ///
 /// # Accuracy
@@ -176,7 +175,8 @@ impl RandomFeatures {
         let gaussian = GaussianFit::of(Points::new(data)?, self.covariance)?.into_law();
         let points = points.centred(&mean);
         let frequencies = self.draw(points.dim(), seed);
-        let problem = Problem { points: &points, frequencies: &frequencies, gaussian: &gaussian, folds };
+        let variance = mean_variance(&gaussian);
+        let problem = Problem { points: &points, frequencies: &frequencies, variance, folds };
         let fitted = in_order(levels.nodes().len(), |k| {
             let (time, at) = (levels.node(k), process.marginal(levels.node(k)));
             let singular = ParameterError::ElementOutOfRange {
@@ -186,7 +186,7 @@ impl RandomFeatures {
                 allowed: "a time with signal and noise, enough of it for regular equations",
             };
             let usable = at.variance > 0.0 && at.variance.is_finite() && at.scale > 0.0 && at.scale.is_finite();
-            let level = if usable { problem.level(time, at.scale, at.variance, self.ridge) } else { None };
+            let level = if usable { problem.level(time, at, self.ridge) } else { None };
             level.ok_or(singular)
         });
         let levels = fitted.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -212,16 +212,17 @@ fn ridges() -> Vec<f64> {
 struct Problem<'a> {
     points: &'a Points,
     frequencies: &'a Frequencies,
-    gaussian: &'a Gaussian,
+    /// Mean variance of the data per coordinate.
+    variance: f64,
     folds: usize,
 }
 
 impl Problem<'_> {
     /// The equations of each fold's points and of all others, and those of all points.
-    fn equations(&self, scale: f64, variance: f64) -> (Vec<[Equations; 2]>, Equations) {
-        let unit = standard_unit(self.gaussian, scale, variance);
-        let damping = Damping::new(self.frequencies, variance.sqrt() / unit);
-        let (n, folds, shrink) = (self.points.n(), self.folds, scale / unit);
+    fn equations(&self, at: Transition) -> (Vec<[Equations; 2]>, Equations) {
+        let unit = standard_unit(self.variance, at);
+        let damping = Damping::new(self.frequencies, at.std_dev() / unit);
+        let (n, folds, shrink) = (self.points.n(), self.folds, at.scale / unit);
         let size = |f: usize| (n - f).div_ceil(folds);
         let sums: Vec<DMatrix<f64>> = (0..folds)
             .map(|f| {
@@ -248,8 +249,8 @@ impl Problem<'_> {
     }
 
     /// `None` if the affine part is singular.
-    fn level(&self, time: f64, scale: f64, variance: f64, ridge: Ridge) -> Option<Level> {
-        let (parts, whole) = self.equations(scale, variance);
+    fn level(&self, time: f64, at: Transition, ridge: Ridge) -> Option<Level> {
+        let (parts, whole) = self.equations(at);
         let waves = 2 * self.frequencies.len();
         let chosen = match ridge {
             Ridge::Fixed(value) => value,
@@ -303,16 +304,17 @@ impl TryFrom<Unchecked> for RandomFeatures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::law::{GaussianMixture, Law};
+    use crate::law::{Gaussian, GaussianMixture, Law};
 
-    fn problem(data: &DMatrix<f64>, h: usize, work: impl FnOnce(Problem<'_>)) {
+    fn problem(data: &DMatrix<f64>, h: usize, work: impl FnOnce(Problem<'_>, &Gaussian)) {
         let view = BatchView::try_from(data).unwrap();
         let points = Points::new(view).unwrap();
         let mean = points.mean();
         let points = points.centred(&mean);
         let gaussian = GaussianFit::new(view, CovarianceEstimator::Sample).unwrap().into_law();
         let frequencies = RandomFeatures::new(h).unwrap().draw(points.dim(), 3);
-        work(Problem { points: &points, frequencies: &frequencies, gaussian: &gaussian, folds: 4 });
+        let variance = mean_variance(&gaussian);
+        work(Problem { points: &points, frequencies: &frequencies, variance, folds: 4 }, &gaussian);
     }
 
     fn two_modes(n: usize) -> DMatrix<f64> {
@@ -325,8 +327,8 @@ mod tests {
     /// `r k/|H|` in the coefficients.
     #[test]
     fn training_over_the_family_reaches_the_closed_form() {
-        problem(&two_modes(300), 20, |p| {
-            let (_, whole) = p.equations(0.9, 0.19);
+        problem(&two_modes(300), 20, |p, _| {
+            let (_, whole) = p.equations(Transition { scale: 0.9, variance: 0.19 });
             let (waves, all) = (40, 43);
             let ridge = 1e-3;
             let mut h = whole.features.clone();
@@ -376,13 +378,13 @@ mod tests {
     #[test]
     fn the_affine_part_is_the_gaussian_score() {
         let data = two_modes(200);
-        problem(&data, 5, |p| {
-            let (scale, variance) = (0.7, 0.51_f64);
-            let (_, whole) = p.equations(scale, variance);
+        problem(&data, 5, |p, gaussian| {
+            let at = Transition { scale: 0.7, variance: 0.51 };
+            let (_, whole) = p.equations(at);
             let path = RidgePath::new(&whole, 10).unwrap();
-            let unit = standard_unit(p.gaussian, scale, variance);
-            let c = p.gaussian.covariance() * (scale * scale) + DMatrix::identity(2, 2) * variance;
-            let exact = c.try_inverse().unwrap() * (variance.sqrt() * unit);
+            let unit = standard_unit(p.variance, at);
+            let c = gaussian.covariance() * (at.scale * at.scale) + DMatrix::identity(2, 2) * at.variance;
+            let exact = c.try_inverse().unwrap() * (at.std_dev() * unit);
             assert!((path.plain.rows(0, 2) - &exact).amax() < 1e-13);
             assert!(path.plain.row(2).amax() < 1e-13);
             // and an infinite ridge leaves it alone

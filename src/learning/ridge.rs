@@ -65,8 +65,12 @@ impl RidgePath {
     pub fn all(&self, waves: &DMatrix<f64>) -> DMatrix<f64> {
         let affine = &self.plain - product(&self.affine, waves);
         let m = waves.nrows();
-        DMatrix::from_fn(m + affine.nrows(), affine.ncols(), |i, a| {
-            if i < m { waves[(i, a)] } else { affine[(i - m, a)] }
-        })
+        DMatrix::from_fn(
+            m + affine.nrows(),
+            affine.ncols(),
+            |i, a| {
+                if i < m { waves[(i, a)] } else { affine[(i - m, a)] }
+            },
+        )
     }
 }

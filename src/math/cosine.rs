@@ -15,15 +15,7 @@ use super::horner::{horner_f32, horner_f64};
 /// See [`Arithmetic::cos_turn_lane`](super::Arithmetic::cos_turn_lane).
 #[inline(always)]
 pub(super) fn cos_turn_f32(u: f32) -> f32 {
-    const S: [f32; 7] = [
-        std::f32::consts::TAU,
-        -41.341_7,
-        81.605_25,
-        -76.705_86,
-        42.058_693,
-        -15.094_643,
-        3.819_952_5,
-    ];
+    const S: [f32; 7] = [std::f32::consts::TAU, -41.341_7, 81.605_25, -76.705_86, 42.058_693, -15.094_643, 3.819_952_5];
     // adding 1.5 2^23 rounds to the nearest integer
     let r = u - ((u + 12_582_912.0) - 12_582_912.0);
     let size = f32::from_bits(u.to_bits() & !(1 << 31));
