@@ -41,7 +41,7 @@ impl Estimator {
 
     fn mixture(name: &'static str, slope: &'static str, components: usize, shape: CovarianceShape) -> Self {
         Self::new(name, slope, move |data, seed| {
-            let fit = MixtureEm::new(components, shape)?.fit(data, seed)?;
+            let fit = MixtureEm::new(components, shape)?.with_restarts(5)?.fit(data, seed)?;
             Ok(Box::new(ExactScore::new(fit.into_law(), OrnsteinUhlenbeck)))
         })
     }

@@ -2,6 +2,7 @@
 
 use super::points::Points;
 use super::turned::{BLOCK, Turned, squares};
+use crate::math::portable::ln;
 use crate::noise::{NoiseField, Phase, Stream};
 
 /// Lloyd's iterations, at most. They only have to give expectation-maximisation a start.
@@ -34,36 +35,53 @@ pub(super) fn k_means(points: &Points, turned: &Turned, k: usize, noise: NoiseFi
     KMeans { centres, labels }
 }
 
-/// Each centre is a point, drawn in proportion to its squared distance from the centres before.
+/// Each centre is the best of a few points, drawn in proportion to their squared distances from the centres before: the one that
+/// leaves the least sum of squared distances. One draw alone misses one of many clusters too often.
 fn plus_plus(points: &Points, turned: &Turned, k: usize, noise: NoiseField, start: u64) -> Vec<f64> {
     let uniform = |draw: usize| noise.uniform_at(STREAM, start, draw as u64);
+    let candidates = 2 + ln(k as f64) as usize;
     let first = ((uniform(0) * points.n() as f64) as usize).min(points.n() - 1);
     let mut centres = points.point(first).to_vec();
     let mut distances = vec![f64::INFINITY; points.n()];
+    distances = with_centre(turned, &distances, &centres);
     for draw in 1..k {
-        let newest = &centres[(draw - 1) * points.dim()..];
-        let blocks = turned.each_block(|_, block, m| {
-            let mut out = vec![0.0; m];
-            squares(block, newest, None, &mut out);
-            out
-        });
-        for (distance, new) in distances.iter_mut().zip(blocks.iter().flatten()) {
-            *distance = distance.min(*new);
-        }
         let total: f64 = distances.iter().sum();
         // as many centres as distinct points
         let Some(last) = distances.iter().rposition(|&v| v > 0.0) else { break };
-        let (mut left, mut chosen) = (uniform(draw) * total, last);
-        for (j, &v) in distances[..last].iter().enumerate() {
-            left -= v;
-            if left < 0.0 {
-                chosen = j;
-                break;
+        let mut best: Option<(f64, usize, Vec<f64>)> = None;
+        for candidate in 0..candidates {
+            let chosen = drawn(&distances[..last], uniform(draw * candidates + candidate) * total).unwrap_or(last);
+            let closer = with_centre(turned, &distances, points.point(chosen));
+            let left: f64 = closer.iter().sum();
+            if best.as_ref().is_none_or(|best| left < best.0) {
+                best = Some((left, chosen, closer));
             }
         }
+        let Some((_, chosen, closer)) = best else { break };
         centres.extend_from_slice(points.point(chosen));
+        distances = closer;
     }
     centres
+}
+
+/// Squared distances from the nearest centre, with one centre more.
+fn with_centre(turned: &Turned, distances: &[f64], centre: &[f64]) -> Vec<f64> {
+    let blocks = turned.each_block(|p, block, m| {
+        let mut out = vec![0.0; m];
+        squares(block, centre, None, &mut out);
+        out.iter_mut().zip(&distances[p * BLOCK..]).for_each(|(new, old)| *new = new.min(*old));
+        out
+    });
+    blocks.concat()
+}
+
+/// Where a running sum of the weights passes `target`; `None` if it does not.
+fn drawn(weights: &[f64], target: f64) -> Option<usize> {
+    let mut left = target;
+    weights.iter().position(|w| {
+        left -= w;
+        left < 0.0
+    })
 }
 
 /// The number of each point's nearest centre, the first of equals.

@@ -17,7 +17,8 @@ use nalgebra::DMatrix;
 /// ```text
 /// components     as many as asked for
 /// shape          the family of the covariances
-/// restarts       3: starts from k-means++, of which the one that ends at the largest likelihood is kept
+/// restarts       3: starts from k-means++ (the best of `2 + ln K` draws for each centre) and Lloyd's iterations, of which the
+///                one that ends at the largest likelihood is kept
 /// tolerance      1e-6: stop when an iteration gains less than this per data point
 /// iterations     500 at most per start
 /// floor          1e-6: no variance below this part of the data's mean variance per coordinate
@@ -34,8 +35,8 @@ use nalgebra::DMatrix;
 /// has distinct points. So a fit may have fewer components than asked for; it never has more.
 ///
 /// # Cost
-/// With full covariances about `4 d^2` operations per iteration, component and point, where the point is shared between all
-/// components; with the others `d`. Memory for the data twice and `n K` numbers.
+/// With full covariances `2 d^2` operations for each component and point in the E-step, and as many in the M-step where the
+/// responsibility is above 2^-106; with the others `3 d`. Memory for the data twice and `n K` numbers.
 ///
 /// # Errors
 /// [`ParameterError`] from the constructors and from [`fit`](Self::fit).

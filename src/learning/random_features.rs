@@ -17,7 +17,7 @@ use nalgebra::DMatrix;
 /// Node of the training stream: frozen.
 const STREAM: Stream = Stream { phase: Phase::Training, node: u32::MAX - 1 };
 
-/// The penalty `lambda` of `E |xi - q|^2 + lambda |W|^2`, where the features have mean square 1/2 and their sum of squares is 1.
+/// The penalty `lambda` of `E |xi - q|^2 + lambda |W|^2`, where the squares of the penalised features sum to 1 at every point.
 ///
 /// ```
 /// use score_diffusion::learning::Ridge;
