@@ -470,6 +470,11 @@ fn models_and_settings_survive_being_written() {
     let text = serde_json::to_string(&em).unwrap();
     assert_eq!(serde_json::from_str::<MixtureEm>(&text).unwrap(), em);
     assert!(serde_json::from_str::<MixtureEm>(&text.replace("\"restarts\":3", "\"restarts\":0")).is_err());
+    let data = two_modes().sample_seeded(100, 3).unwrap();
+    let fit = em.fit(view(&data), 1).unwrap();
+    assert_eq!(serde_json::from_str::<MixtureFit>(&serde_json::to_string(&fit).unwrap()).unwrap(), fit);
+    let fit = GaussianFit::new(view(&data), CovarianceEstimator::LedoitWolf).unwrap();
+    assert_eq!(serde_json::from_str::<GaussianFit>(&serde_json::to_string(&fit).unwrap()).unwrap(), fit);
     let settings = RandomFeatures::new(9).unwrap();
     let text = serde_json::to_string(&settings).unwrap();
     assert_eq!(serde_json::from_str::<RandomFeatures>(&text).unwrap(), settings);

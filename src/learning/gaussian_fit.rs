@@ -85,6 +85,7 @@ pub enum CovarianceEstimator {
 /// # Ok::<(), ParameterError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GaussianFit {
     law: Gaussian,
     mean: Vec<f64>,

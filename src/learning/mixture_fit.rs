@@ -218,6 +218,7 @@ impl End {
 /// # Ok::<(), ParameterError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MixtureFit {
     law: GaussianMixture,
     shape: CovarianceShape,
@@ -342,7 +343,7 @@ impl MixtureFit {
     /// Components that were asked for and vanished.
     #[must_use]
     pub fn n_dropped(&self) -> usize {
-        self.asked - self.law.n_components()
+        self.asked.saturating_sub(self.law.n_components())
     }
 
     /// Components with a variance at the floor: they sit on few points, or on a plane.
