@@ -13,6 +13,7 @@
 #![allow(clippy::excessive_precision, reason = "coefficients stand as the script prints them")]
 
 mod box_muller;
+mod cosine;
 mod cut_normal;
 mod horner;
 mod normal;
@@ -57,6 +58,11 @@ pub trait Arithmetic: sealed::Sealed + Send + Sync + 'static {
     /// and below it; NaN stays NaN.
     #[doc(hidden)]
     fn exp2_lane(self) -> Self;
+
+    /// `cos(2 pi u)`: error below 2 units of 1, and 0 at odd quarters; 1 from 2^21 (f32) or 2^50 (f64) turns on; NaN stays
+    /// NaN.
+    #[doc(hidden)]
+    fn cos_turn_lane(self) -> Self;
 
     /// Where `exp2_lane` ends: 2 to it is less than the square of the format's resolution, so next to 1 it is nothing.
     #[doc(hidden)]
@@ -174,6 +180,11 @@ impl Arithmetic for f32 {
     }
 
     #[inline(always)]
+    fn cos_turn_lane(self) -> f32 {
+        cosine::cos_turn_f32(self)
+    }
+
+    #[inline(always)]
     fn normals(high: &[Word<LANES>; 4], _: &[Word<LANES>; 4]) -> ([f32; PAIRS], [f32; PAIRS]) {
         box_muller::normals_f32(high)
     }
@@ -249,6 +260,11 @@ impl Arithmetic for f64 {
         let s = f64::from_bits((1023_u64 << 52).wrapping_sub(n << 52));
         let y = (q + (1.0 - s)) / (q + (1.0 + s));
         f64::from_bits(y.to_bits() | (self.to_bits() & 1 << 63))
+    }
+
+    #[inline(always)]
+    fn cos_turn_lane(self) -> f64 {
+        cosine::cos_turn_f64(self)
     }
 
     #[inline(always)]
