@@ -17,10 +17,6 @@ impl Half {
         self.classes.len()
     }
 
-    pub fn view(&self) -> Result<BatchView<'_, f64>, ParameterError> {
-        BatchView::new(&self.images, PIXELS)
-    }
-
     /// The images of a class, or all.
     pub fn of(&self, class: Option<u8>) -> Vec<f64> {
         let images = self.images.chunks_exact(PIXELS).zip(&self.classes);

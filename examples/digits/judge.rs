@@ -8,7 +8,7 @@ use score_diffusion::prelude::*;
 use std::error::Error;
 
 /// Times at which the loss is measured.
-const TIMES: [f64; 9] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.5];
+pub const TIMES: [f64; 9] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.5];
 /// Draws of noise per image and time.
 const DRAWS: usize = 2;
 /// Random directions of the sliced distance.

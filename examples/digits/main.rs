@@ -87,7 +87,9 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     println!("ball         those to learn from lie within R = {:.3} of one point, made the origin", data.radius);
     println!("horizon      T1 = (1/2) ln(1 + c R^2) = {horizon:.3} with c = {C}");
 
-    let fitted = fit(options.estimator, &data)?;
+    // for the times of the sampler, and those at which the loss is measured
+    let over = Interval::new(horizon, options.early_stop.min(judge::TIMES[0]))?;
+    let fitted = fit(options.estimator, &data, over)?;
     println!("score        {}: {}\n", options.estimator.name(), fitted.description);
 
     // New images.
@@ -112,7 +114,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
 
-    compare(&data, options, horizon)?;
+    compare(&data, options, over)?;
     if options.estimator == Estimator::Exact {
         early_stopping::compare(&data, sampler, (options.chains, options.seed, options.steps), &options.out)?;
     }
@@ -161,7 +163,7 @@ fn sample(
 }
 
 /// Judges the chosen estimator, or all, between the floor and the simplest.
-fn compare(data: &Data, options: &Options, horizon: f64) -> Result<(), Box<dyn Error>> {
+fn compare(data: &Data, options: &Options, over: Interval) -> Result<(), Box<dyn Error>> {
     let chosen = [options.estimator];
     let judged = if options.compare { Estimator::ALL } else { &chosen };
     println!("Against the held-out images ({} new ones of each):", data.held_out.len());
@@ -172,9 +174,9 @@ fn compare(data: &Data, options: &Options, horizon: f64) -> Result<(), Box<dyn E
     println!("{:10} {:>7} {:>8} {:>8}", "", "t = 0.05", "0.2", "1");
     let mut curves = Vec::new();
     for &estimator in judged {
-        let score = score(data, fit(estimator, data)?.model, Condition::Unconditional, 1.0)?;
+        let score = score(data, fit(estimator, data, over)?.model, Condition::Unconditional, 1.0)?;
         let curve = judge::held_out_loss(data, &score)?;
-        let grid = TimeGrid::geometric(horizon, options.early_stop, options.steps)?;
+        let grid = TimeGrid::geometric(over.from(), options.early_stop, options.steps)?;
         let chains = data.held_out.len() as u64;
         let images = sample(&digit_sampler(score, grid)?, estimator.name(), chains, options.seed, false)?;
         let at = |t: f64| {

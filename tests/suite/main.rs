@@ -18,6 +18,8 @@ mod guarantees;
 mod guidance;
 mod laboratory;
 mod laws;
+mod learning_fits;
+mod learning_kernel;
 mod learning_loss;
 mod metrics;
 mod mixture_law;

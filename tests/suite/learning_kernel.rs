@@ -1,8 +1,6 @@
 //! The kernel estimator against the exact score of the same mixture, against brute force, and against laws with known
 //! scores.
 
-#![allow(clippy::disallowed_methods, reason = "the tests compare with formulas that use std's functions")]
-
 use score_diffusion::learning::{BandwidthCriterion, BandwidthRule, KernelScore};
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;

@@ -1,8 +1,6 @@
 //! Estimators without a network: against independent values, against the errors that theory gives them, bit for bit over threads
 //! and batches, and on bad data.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use score_diffusion::learning::{
     CovarianceEstimator, CovarianceShape, GaussianFit, MixtureEm, MixtureFit, RandomFeatureScore, RandomFeatures, Ridge,
 };
@@ -34,7 +32,7 @@ fn on_threads<R: Send>(work: impl Fn() -> R + Send + Sync) -> [R; 2] {
 
 #[test]
 fn shrinkage_is_that_of_independent_implementations() {
-    let reference: serde_json::Value = serde_json::from_str(include_str!("reference/covariance.json")).unwrap();
+    let reference: serde_json::Value = serde_json::from_str(include_str!("../reference/covariance.json")).unwrap();
     for case in reference["cases"].as_array().unwrap() {
         let size = |key: &str| case[key].as_u64().unwrap() as usize;
         let (n, d) = (size("n"), size("d"));
