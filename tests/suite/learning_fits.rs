@@ -282,19 +282,22 @@ fn singular_data_does_not_blow_up() {
     assert_eq!((fit.law().n_components(), fit.n_dropped(), fit.n_floored()), (2, 3, 2));
 }
 
-/// One start on one thread: MEASURED
+/// One start and ten iterations on one thread. On a shared core they were not done after four minutes; nearly all of
+/// it is the product that whitens.
 #[test]
-#[ignore = "a minute"]
+#[ignore = "minutes"]
 fn a_hundred_full_components_in_64_coordinates() {
     let means = Gaussian::isotropic(vec![0.0; 64], 4.0).unwrap().sample_seeded(100, 1).unwrap();
     let means: Vec<Vec<f64>> = means.column_iter().map(|m| m.iter().copied().collect()).collect();
     let data = GaussianMixture::isotropic(&[1.0; 100], &means, &[1.0; 100]).unwrap().sample_seeded(100_000, 2).unwrap();
     let em = MixtureEm::new(100, CovarianceShape::Full).unwrap().with_restarts(1).unwrap();
+    let em = em.with_max_iterations(10).unwrap();
     let begin = std::time::Instant::now();
     let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let fit = one_thread.install(|| em.fit(view(&data), 1).unwrap());
     println!("{:?}, {} iterations", begin.elapsed(), fit.iterations());
-    assert!(fit.converged() && fit.history().windows(2).all(|w| w[1] > w[0] - 1e-4));
+    // sums of 1e5 logarithms below 300, in f64
+    assert!(fit.history().windows(2).all(|w| w[1] > w[0] - 1e5 * 300.0 * 100.0 * f64::EPSILON));
 }
 
 #[test]
