@@ -4,7 +4,9 @@
 //!
 //! Tolerances. A network's output is computed in f32 by both sides, in other orders. `tests/reference/onnx/mlp.json` has PyTorch's output
 //! in f64 too: its own f32 output is within 1e-6 of that, so two f32 outputs of order 1 are within `OUTPUT`, 1e-5, with room for
-//! other orders of sums. Scores are compared as noise predictions, which are of order 1 at every time.
+//! other orders of sums. (Seen: 5e-7 for the small network, 1e-6 for the UNet.) Scores are compared as noise predictions, which are of
+//! order 1 at every time. Along a run of 20 steps such differences add up, with no preferred sign, and grow as the states do:
+//! `sqrt(20) 1e-6` of the largest coordinate is 4.5e-6, and `RUN` is 1e-5. (Seen: 5e-7 for both.)
 
 #![cfg(feature = "onnx")]
 #![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
@@ -17,6 +19,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 const OUTPUT: f64 = 1e-5;
+const RUN: f64 = 1e-5;
 
 fn path(name: &str) -> String {
     format!("tests/reference/onnx/{name}")
@@ -52,12 +55,14 @@ fn moons(name: &str) -> OnnxScore<OrnsteinUhlenbeck> {
 
 fn unet() -> OnnxScore<DiscreteVariancePreserving> {
     let s = scheduler("ddpm_linear");
-    OnnxScore::new(&model("unet.onnx"), &Ports::default(), s.time_input(), s.process().clone(), s.parametrisation()).unwrap()
+    OnnxScore::new(&model("unet.onnx"), &Ports::default(), s.time_input(), s.process().clone(), s.parametrisation())
+        .unwrap()
 }
 
 fn unet_class() -> ConditionalOnnxScore<DiscreteVariancePreserving> {
     let (s, model) = (scheduler("ddpm_linear"), model("unet_class.onnx"));
-    ConditionalOnnxScore::new(&model, &Ports::default(), s.time_input(), s.process().clone(), s.parametrisation()).unwrap()
+    ConditionalOnnxScore::new(&model, &Ports::default(), s.time_input(), s.process().clone(), s.parametrisation())
+        .unwrap()
 }
 
 fn score<T: Real>(model: &impl ScoreModel<Scalar = T>, t: f64, x: &[T]) -> Vec<T> {
@@ -115,52 +120,41 @@ fn a_network_gives_the_score_that_it_gives_in_pytorch() {
     }
 }
 
-/// How far a small change of the start is carried by a run, step by step: `max |x' - x| / size`.
-fn amplification<S: ScoreModel<Scalar = f32>, F: ForwardProcess, P: Predictor<f32>>(
-    sampler: &PredictorCorrector<S, F, P, NoCorrector>,
-    start: &[f32],
-) -> f64 {
-    let dim = sampler.score().dim();
-    let size = 1e-2;
-    let moved: Vec<f32> = start.iter().enumerate().map(|(k, x)| x + if k % 2 == 0 { size } else { -size }).collect();
-    let run = |x: &[f32]| sampler.start_from(BatchView::new(x, dim).unwrap(), 1).unwrap();
-    let (mut a, mut b) = (run(start), run(&moved));
-    let mut worst = 1.0_f64;
-    while a.steps_done() < sampler.n_steps() {
-        sampler.advance(&mut a, 1).unwrap();
-        sampler.advance(&mut b, 1).unwrap();
-        let apart = a.states().as_slice().iter().zip(b.states().as_slice()).map(|(a, b)| (a - b).abs());
-        worst = worst.max(f64::from(apart.fold(0.0, f32::max)) / f64::from(size));
+/// Follows a run from the first of these states; the largest distance after any step, in units of the largest coordinate there.
+fn follow<S, F, P>(sampler: &PredictorCorrector<S, F, P, NoCorrector>, states: &[Value]) -> f64
+where
+    S: ScoreModel<Scalar = f32>,
+    F: ForwardProcess,
+    P: Predictor<f32>,
+{
+    let start = singles(&states[0]);
+    let mut run = sampler.start_from(BatchView::new(&start, sampler.score().dim()).unwrap(), 7).unwrap();
+    let mut worst = 0.0_f64;
+    for expected in states {
+        let expected = numbers(expected);
+        let largest = expected.iter().fold(1.0_f64, |m, x| m.max(x.abs()));
+        worst = worst.max(farthest(run.states().as_slice(), &expected) / largest);
+        sampler.advance(&mut run, 1).unwrap();
     }
+    assert_eq!(run.steps_done(), states.len() as u64 - 1);
     worst
-}
-
-/// Differences of two f32 outputs, and roundings of states of size `largest`, enter at every step and are carried on.
-fn run_tolerance(step: usize, amplification: f64, largest: f64) -> f64 {
-    (step as f64 + 1.0) * amplification * (1e-6 + 2.0 * largest * f64::from(f32::EPSILON))
 }
 
 #[test]
 fn a_deterministic_run_is_pytorchs_step_by_step() {
     let reference = reference("mlp.json");
     let (times, states) = (numbers(&reference["run"]["times"]), reference["run"]["states"].as_array().unwrap());
-    let grid = TimeGrid::from_nodes(times).unwrap();
-    let sampler = ReverseSolver::new(moons("mlp.onnx"), grid).unwrap().with_predictor(ProbabilityFlow).unwrap();
-    let start = singles(&states[0]);
-    let carried = amplification(&sampler, &start);
-    let mut run = sampler.start_from(BatchView::new(&start, 2).unwrap(), 7).unwrap();
-    let mut shifted_apart = 0.0_f64;
-    for (k, expected) in states.iter().enumerate() {
-        let expected = numbers(expected);
-        let largest = expected.iter().fold(1.0_f64, |m, x| m.max(x.abs()));
-        let tolerance = run_tolerance(k, carried, largest);
-        let apart = farthest(run.states().as_slice(), &expected);
-        assert!(apart <= tolerance, "step {k}: {apart} > {tolerance} (carried {carried})");
-        shifted_apart = shifted_apart.max(farthest(run.states().as_slice(), &numbers(&states[(k + 1).min(20)])) / tolerance);
-        sampler.advance(&mut run, 1).unwrap();
-    }
-    assert_eq!(run.steps_done(), 20);
-    assert!(shifted_apart > 100.0);
+    let flow = |score, times: Vec<f64>| {
+        let grid = TimeGrid::from_nodes(times).unwrap();
+        ReverseSolver::new(score, grid).unwrap().with_predictor(ProbabilityFlow).unwrap()
+    };
+    let worst = follow(&flow(moons("mlp.onnx"), times.clone()), states);
+    assert!(worst < RUN, "{worst}");
+    // the twins: a grid that is a little off, a step that is another
+    let late = times.iter().map(|t| 1.001 * t).collect();
+    assert!(follow(&flow(moons("mlp.onnx"), late), states) > 10.0 * RUN);
+    let other = ReverseSolver::new(moons("mlp.onnx"), TimeGrid::from_nodes(times).unwrap()).unwrap();
+    assert!(follow(&other.with_predictor(Ddim).unwrap(), states) > 10.0 * RUN);
 }
 
 #[test]
@@ -175,9 +169,6 @@ fn a_network_of_diffusers_gives_its_noise_at_its_timesteps() {
         let sigma = process.marginal(t).std_dev();
         let error = |t: f64| noise_error(&score(&unet, t, &x), sigma, &noise);
         assert!(error(t) < OUTPUT, "{timestep} {}", error(t));
-        // an input of integers gets the nearest timestep; times below the first are the first's
-        let back = |t: f64| process.marginal(t).std_dev() / sigma;
-        assert!((error(t + 0.4) - error(t)).abs() < 2.0 * noise.iter().fold(0.0_f64, |m, e| m.max(e.abs())) * (back(t + 0.4) - 1.0).abs() + OUTPUT);
         // the twin: one timestep off
         let other = if timestep == 999 { t - 1.0 } else { t + 1.0 };
         let network = |t: f64| -> Vec<f64> {
@@ -206,38 +197,32 @@ impl<T: Real> Predictor<T> for Ddim {
     }
 }
 
-/// diffusers' table is in single precision: its `alpha_bar` is within `2 (k + 1) U` of itself of ours, 1.2e-4 at the end, so
-/// `alpha_v/alpha_u` and with it the state within 6e-5 of themselves; that enters once, as the ratios telescope.
+/// diffusers' table is in single precision; how far that is from ours is tested in `tests/processes_discrete.rs`. The network has random
+/// weights, so its states grow to some hundreds, and errors with them.
 #[test]
 fn a_run_of_ddim_is_diffusers_step_by_step() {
-    let (unet, reference, scheduler) = (unet(), reference("unet.json"), scheduler("ddpm_linear"));
+    let (reference, scheduler) = (reference("unet.json"), scheduler("ddpm_linear"));
     let states = reference["run"]["states"].as_array().unwrap();
     let timesteps: Vec<usize> = numbers(&reference["run"]["timesteps"]).iter().map(|&k| k as usize).collect();
     assert_eq!(scheduler.timesteps(20).unwrap(), timesteps);
-    let sampler = |grid: TimeGrid| {
-        ReverseSolver::under(scheduler.process().clone(), &unet, grid).unwrap().with_predictor(Ddim).unwrap()
+    let ddim = |table: &DiscreteVariancePreserving, time: TimeInput, grid: TimeGrid| {
+        let model = model("unet.onnx");
+        let score = OnnxScore::new(&model, &Ports::default(), time, table.clone(), Parametrisation::Noise).unwrap();
+        let sampler = ReverseSolver::under(table.clone(), score, grid).unwrap().with_predictor(Ddim).unwrap();
+        follow(&sampler, states)
     };
-    let follow = |grid: TimeGrid| {
-        let sampler = sampler(grid);
-        let start = singles(&states[0]);
-        let carried = amplification(&sampler, &start);
-        let mut run = sampler.start_from(BatchView::new(&start, 64).unwrap(), 7).unwrap();
-        let mut worst = 0.0_f64;
-        for (k, expected) in states.iter().enumerate() {
-            let expected = numbers(expected);
-            let largest = expected.iter().fold(1.0_f64, |m, x| m.max(x.abs()));
-            let tolerance = run_tolerance(k, carried, largest) + 1.2e-4 * largest;
-            worst = worst.max(farthest(run.states().as_slice(), &expected) / tolerance);
-            sampler.advance(&mut run, 1).unwrap();
-        }
-        worst
-    };
-    let worst = follow(scheduler.grid(20).unwrap());
-    assert!(worst <= 1.0, "{worst}");
-    // the twin: all timesteps one index off
-    let shifted = timesteps.iter().map(|&k| (k + 2) as f64).chain([0.0]).collect();
-    let worst = follow(TimeGrid::from_nodes(shifted).unwrap());
-    assert!(worst > 3.0, "{worst}");
+    let (table, grid) = (scheduler.process(), scheduler.grid(20).unwrap());
+    let worst = ddim(table, scheduler.time_input(), grid.clone());
+    assert!(worst < RUN, "{worst}");
+    // the twins: betas one index off, the network's timestep one off, both
+    let mut betas = table.betas();
+    betas.rotate_left(1);
+    betas[999] = betas[998];
+    let shifted = DiscreteVariancePreserving::from_betas(betas).unwrap();
+    assert!(ddim(&shifted, scheduler.time_input(), grid.clone()) > 10.0 * RUN);
+    assert!(ddim(table, TimeInput::function(|t, _| (t - 2.0).max(0.0)), grid) > 10.0 * RUN);
+    let later = TimeGrid::from_nodes(timesteps.iter().map(|&k| (k + 2) as f64).chain([0.0]).collect()).unwrap();
+    assert!(ddim(table, scheduler.time_input(), later) > 10.0 * RUN);
 }
 
 #[test]
@@ -250,7 +235,9 @@ fn guidance_by_classes_is_pytorchs() {
     let t = process.time_of_timestep(timestep);
     let sigma = process.marginal(t).std_dev();
     let network = unet_class().with_classes(3).with_null_class(3);
-    let error = |model: &dyn ScoreModel<Scalar = f32>, noise: &Value| noise_error(&score(&model, t, &x), sigma, &numbers(noise));
+    let error = |model: &dyn ScoreModel<Scalar = f32>, noise: &Value| {
+        noise_error(&score(&model, t, &x), sigma, &numbers(noise))
+    };
     let given = Guided::new(network.clone(), labels.clone()).unwrap();
     let none = Guided::new(network.clone(), Condition::Unconditional).unwrap();
     let scale = reference["scale"].as_f64().unwrap();
@@ -358,18 +345,26 @@ fn samples_do_not_depend_on_tiles_and_splits() {
         let other = sampler.clone().with_tile(tile).unwrap().sample_seeded(150, 3).unwrap();
         assert_eq!(bits(other.as_slice()), bits(whole.as_slice()), "tile {tile}");
     }
-    let parts: Vec<f32> =
-        [0..3, 3..10, 10..150].into_iter().flat_map(|r| sampler.sample_chains(r, 3).unwrap().as_slice().to_vec()).collect();
+    let parts: Vec<f32> = [0..3, 3..10, 10..150]
+        .into_iter()
+        .flat_map(|r| sampler.sample_chains(r, 3).unwrap().as_slice().to_vec())
+        .collect();
     assert_eq!(bits(&parts), bits(whole.as_slice()));
 }
 
 /// The score of `N(0, I)` as a file and as a closure.
 #[test]
 fn an_exact_network_is_the_closure_to_the_bit() {
-    let standard =
-        OnnxScore::new(&model("small/standard.onnx"), &Ports::default(), TimeInput::Time, OrnsteinUhlenbeck, Parametrisation::Score)
-            .unwrap();
-    let closure = ScoreFn::per_chain(2, |_, x: &[f32], s: &mut [f32]| s.iter_mut().zip(x).for_each(|(s, x)| *s = -x)).unwrap();
+    let standard = OnnxScore::new(
+        &model("small/standard.onnx"),
+        &Ports::default(),
+        TimeInput::Time,
+        OrnsteinUhlenbeck,
+        Parametrisation::Score,
+    )
+    .unwrap();
+    let closure =
+        ScoreFn::per_chain(2, |_, x: &[f32], s: &mut [f32]| s.iter_mut().zip(x).for_each(|(s, x)| *s = -x)).unwrap();
     let grid = TimeGrid::uniform(1.0, 0.0, 10).unwrap();
     let file = PredictorCorrector::new(standard, grid.clone()).unwrap().sample_seeded(100, 5).unwrap();
     let code = PredictorCorrector::new(closure, grid).unwrap().sample_seeded(100, 5).unwrap();
@@ -437,10 +432,15 @@ fn timesteps_are_rounded_for_integers_and_kept_for_floats() {
 /// `small/standard.onnx` is `-y`. Under `y = x/alpha` and an output that is `velocity`-like, all by hand.
 #[test]
 fn scaled_inputs_and_foreign_outputs_follow_their_formulas() {
-    let standard =
-        OnnxScore::new(&model("small/standard.onnx"), &Ports::default(), TimeInput::Time, OrnsteinUhlenbeck, Parametrisation::Score)
-            .unwrap()
-            .in_f64();
+    let standard = OnnxScore::new(
+        &model("small/standard.onnx"),
+        &Ports::default(),
+        TimeInput::Time,
+        OrnsteinUhlenbeck,
+        Parametrisation::Score,
+    )
+    .unwrap()
+    .in_f64();
     let (t, x) = (0.4, [0.7, -1.3]);
     let at = OrnsteinUhlenbeck.marginal(t);
     let scaled = standard.clone().with_input_scale(|at| 1.0 / at.scale);
@@ -457,7 +457,9 @@ fn scaled_inputs_and_foreign_outputs_follow_their_formulas() {
     };
     let reason = "the network's output cannot be converted at zero noise or zero signal";
     assert_eq!(undefined(&moons("mlp.onnx")), format!("the score is not defined at t = 0: {reason}"));
-    let of = |time| OnnxScore::new(&model("mlp.onnx"), &Ports::default(), time, OrnsteinUhlenbeck, Parametrisation::Score).unwrap();
+    let of = |time| {
+        OnnxScore::new(&model("mlp.onnx"), &Ports::default(), time, OrnsteinUhlenbeck, Parametrisation::Score).unwrap()
+    };
     let reason = "what the network takes for time, or the scale of its input, is not finite";
     assert_eq!(undefined(&of(TimeInput::LogTime)), format!("the score is not defined at t = 0: {reason}"));
 }
@@ -472,7 +474,9 @@ fn ports_are_found_and_named() {
     assert_eq!(names("unet_class.onnx"), labels);
     assert_eq!(names("small/double.onnx"), ["x: float [batch, 2]"]);
     assert_eq!(model("mlp.onnx").outputs()[0].name(), "noise");
-    assert_eq!(model("mlp.onnx").n_parameters() / 1000, 4);
+    // weights, the frequencies, and a few constants of the graph's own
+    let weights = (10 * 64 + 64) + (64 * 64 + 64) + (64 * 2 + 2);
+    assert!((weights + 4..weights + 20).contains(&model("mlp.onnx").n_parameters()));
 
     // by name, where it is not clear
     let twins = model("small/twins.onnx");
@@ -524,9 +528,15 @@ fn networks_that_do_not_fit_are_refused_with_both_sides() {
         refused("small/coupled.onnx", &none),
         "the network mixes the rows of its batch: row 0 of the output changed with the other rows"
     );
-    assert_eq!(refused("small/narrow.onnx", &none), "the output \"out\" has shape [batch, 1] where [batch, 2] was expected");
+    assert_eq!(
+        refused("small/narrow.onnx", &none),
+        "the output \"out\" has shape [batch, 1] where [batch, 2] was expected"
+    );
     let has = "x: float [batch, 2], t: float [batch]";
-    assert_eq!(refused("mlp.onnx", &none.clone().with_state("state")), format!("the model has no input \"state\"; it has {has}"));
+    assert_eq!(
+        refused("mlp.onnx", &none.clone().with_state("state")),
+        format!("the model has no input \"state\"; it has {has}")
+    );
     assert_eq!(
         refused("mlp.onnx", &none.clone().with_output("score")),
         "the model has no output \"score\"; it has noise: float [batch, 2]"
@@ -537,7 +547,7 @@ fn networks_that_do_not_fit_are_refused_with_both_sides() {
     );
     assert_eq!(
         refused("mlp.onnx", &none.clone().with_time("x").with_state("t")),
-        "the state \"t\" has shape [batch] where [] was expected"
+        "the time \"x\" has shape [batch, 2] where [], [1], [batch] or [batch, 1] was expected"
     );
     assert_eq!(
         refused("unet.onnx", &none.clone().with_state("timestep").with_time("sample")),
@@ -547,13 +557,22 @@ fn networks_that_do_not_fit_are_refused_with_both_sides() {
         refused("mlp_vector.onnx", &none),
         "the model also wants y: float [batch, 3], which is a condition: ConditionalOnnxScore gives it"
     );
-    let plain = ConditionalOnnxScore::new(&model("mlp.onnx"), &none, TimeInput::Time, OrnsteinUhlenbeck, Parametrisation::Noise);
+    let plain = ConditionalOnnxScore::new(
+        &model("mlp.onnx"),
+        &none,
+        TimeInput::Time,
+        OrnsteinUhlenbeck,
+        Parametrisation::Noise,
+    );
     assert_eq!(
         plain.unwrap_err().to_string(),
         format!("it is not clear which input is the class or the vector: name it. The model has {has}")
     );
     let wide = score_of_width_three();
-    assert_eq!(wide, "the score model refused its input: the batch has 3 coordinates per chain where 2 coordinates per chain was expected");
+    assert_eq!(
+        wide,
+        "the score model refused its input: the batch has 3 coordinates per chain where 2 coordinates per chain was expected"
+    );
 }
 
 fn score_of_width_three() -> String {
@@ -618,11 +637,16 @@ fn damaged_files_do_no_harm() {
 
 #[test]
 fn conditions_that_a_network_does_not_take_are_refused() {
-    let says = |network: &dyn ConditionalScore<Scalar = f32>, condition: &Condition| network.accepts(condition).unwrap_err().to_string();
+    let says = |network: &dyn ConditionalScore<Scalar = f32>, condition: &Condition| {
+        network.accepts(condition).unwrap_err().to_string()
+    };
     let network = unet_class();
     network.accepts(&Condition::Class(77)).unwrap();
     let nothing = Condition::Unconditional;
-    assert_eq!(says(&network, &nothing), "the model was given the condition Unconditional, but it takes a class from 0 on");
+    assert_eq!(
+        says(&network, &nothing),
+        "the model was given the condition Unconditional, but it takes a class from 0 on"
+    );
     let network = network.with_classes(3).with_null_class(3);
     network.accepts(&nothing).unwrap();
     network.accepts(&Condition::Class(2)).unwrap();
@@ -633,9 +657,14 @@ fn conditions_that_a_network_does_not_take_are_refused() {
     assert!(Guided::new(network, Condition::Class(9)).is_err());
 
     let of = TimeInput::Time;
-    let network =
-        ConditionalOnnxScore::new(&model("mlp_vector.onnx"), &Ports::default(), of, OrnsteinUhlenbeck, Parametrisation::Noise)
-            .unwrap();
+    let network = ConditionalOnnxScore::new(
+        &model("mlp_vector.onnx"),
+        &Ports::default(),
+        of,
+        OrnsteinUhlenbeck,
+        Parametrisation::Noise,
+    )
+    .unwrap();
     let takes = "but it takes a vector of 3 numbers";
     assert_eq!(says(&network, &vector), format!("the model was given the condition of a vector of 2 numbers, {takes}"));
     assert_eq!(says(&network, &Condition::Class(0)), format!("the model was given the condition Class(0), {takes}"));
@@ -671,7 +700,10 @@ fn schedulers_are_read() {
         let betas = scheduler.process().betas();
         for (k, beta) in numbers(&table["at"]).iter().zip(numbers(&table["betas"])) {
             let own = betas[*k as usize];
-            assert!((own / beta - 1.0).abs() < if name == "ddim_zero_snr" { 3e-2 } else { 1e-5 }, "{name} {k} {own} {beta}");
+            assert!(
+                (own / beta - 1.0).abs() < if name == "ddim_zero_snr" { 3e-2 } else { 1e-5 },
+                "{name} {k} {own} {beta}"
+            );
         }
     }
     let (noise, data, velocity) = (Parametrisation::Noise, Parametrisation::Denoiser, Parametrisation::Velocity);
@@ -708,8 +740,14 @@ fn schedulers_that_mean_something_else_are_refused_with_the_field() {
     };
     let says = |field: &str, value: Value| with(field, value).unwrap_err().to_string();
     let list = "linear, scaled_linear, squaredcos_cap_v2 or sigmoid";
-    assert_eq!(says("beta_schedule", "laplace".into()), format!("the scheduler's beta_schedule is \"laplace\", but it must be {list}"));
-    assert_eq!(says("beta_schedule", Value::Null), format!("the scheduler's beta_schedule is absent, but it must be {list}"));
+    assert_eq!(
+        says("beta_schedule", "laplace".into()),
+        format!("the scheduler's beta_schedule is \"laplace\", but it must be {list}")
+    );
+    assert_eq!(
+        says("beta_schedule", Value::Null),
+        format!("the scheduler's beta_schedule is absent, but it must be {list}")
+    );
     assert_eq!(
         says("prediction_type", "flow_prediction".into()),
         "the scheduler's prediction_type is \"flow_prediction\", but it must be epsilon, sample or v_prediction"
@@ -718,19 +756,34 @@ fn schedulers_that_mean_something_else_are_refused_with_the_field() {
         says("use_flow_sigmas", true.into()),
         "the scheduler's use_flow_sigmas is true, but it must be false: flow matching is another path"
     );
-    assert_eq!(says("num_train_timesteps", (-1).into()), "the scheduler's num_train_timesteps is -1, but it must be a count below 2^24");
-    assert_eq!(says("num_train_timesteps", Value::Null), "the scheduler's num_train_timesteps is absent, but it must be a count");
+    assert_eq!(
+        says("num_train_timesteps", (-1).into()),
+        "the scheduler's num_train_timesteps is -1, but it must be a count below 2^24"
+    );
+    assert_eq!(
+        says("num_train_timesteps", Value::Null),
+        "the scheduler's num_train_timesteps is absent, but it must be a count"
+    );
     assert_eq!(says("num_train_timesteps", 0.into()), "the number of timesteps is 0, but it must be at least 1");
     assert_eq!(says("beta_start", "small".into()), "the scheduler's beta_start is \"small\", but it must be a number");
     assert_eq!(says("beta_start", Value::Null), "the scheduler's beta_start is absent, but it must be a number");
     assert_eq!(says("beta_end", 1.5.into()), "beta_end is 1.5, but it must be between 0 and 1, both excluded");
-    assert_eq!(says("trained_betas", "x".into()), "the scheduler's trained_betas is \"x\", but it must be a list of numbers");
+    assert_eq!(
+        says("trained_betas", "x".into()),
+        "the scheduler's trained_betas is \"x\", but it must be a list of numbers"
+    );
     assert_eq!(
         says("trained_betas", vec![0.1, 0.2].into()),
         "trained_betas has 2 elements, num_train_timesteps where 1000 elements, num_train_timesteps was expected"
     );
-    assert_eq!(says("timestep_spacing", "even".into()), "the scheduler's timestep_spacing is \"even\", but it must be leading, trailing or linspace");
-    assert_eq!(says("rescale_betas_zero_snr", 1.into()), "the scheduler's rescale_betas_zero_snr is 1, but it must be true or false");
+    assert_eq!(
+        says("timestep_spacing", "even".into()),
+        "the scheduler's timestep_spacing is \"even\", but it must be leading, trailing or linspace"
+    );
+    assert_eq!(
+        says("rescale_betas_zero_snr", 1.into()),
+        "the scheduler's rescale_betas_zero_snr is 1, but it must be true or false"
+    );
     for text in ["", "[1, 2]", "{\"a\": ", "null"] {
         assert!(matches!(DiffusersScheduler::from_json(text), Err(OnnxError::NotJson { .. })), "{text}");
     }

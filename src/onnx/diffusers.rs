@@ -90,8 +90,8 @@ impl DiffusersScheduler {
     /// [`OnnxError`] if it cannot be read or says something that is not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OnnxError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| OnnxError::Unreadable { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| OnnxError::Unreadable { path: path.to_owned(), source })?;
         Self::from_json(&text)
     }
 
@@ -245,7 +245,7 @@ impl<'a> Config<'a> {
 
     fn process(&self) -> Result<DiscreteVariancePreserving, OnnxError> {
         let n = self.count("num_train_timesteps")?.ok_or_else(|| self.refuse("num_train_timesteps", "a count"))?;
-        let end = |field| Ok::<_, OnnxError>(self.number(field)?.ok_or_else(|| self.refuse(field, "a number"))?);
+        let end = |field| self.number(field)?.ok_or_else(|| self.refuse(field, "a number"));
         let ends = || Ok::<_, OnnxError>((end("beta_start")?, end("beta_end")?));
         let table = if let Some(list) = self.field("trained_betas") {
             let betas: Option<Vec<f64>> =
@@ -255,9 +255,13 @@ impl<'a> Config<'a> {
             DiscreteVariancePreserving::from_betas(betas)?
         } else {
             match self.word("beta_schedule")? {
-                Some("linear") => ends().and_then(|(a, b)| Ok(DiscreteVariancePreserving::linear(a, b, n)?))?,
+                Some("linear") => {
+                    let (start, end) = ends()?;
+                    DiscreteVariancePreserving::linear(start, end, n)?
+                }
                 Some("scaled_linear") => {
-                    ends().and_then(|(a, b)| Ok(DiscreteVariancePreserving::scaled_linear(a, b, n)?))?
+                    let (start, end) = ends()?;
+                    DiscreteVariancePreserving::scaled_linear(start, end, n)?
                 }
                 Some("squaredcos_cap_v2") => DiscreteVariancePreserving::cosine(n)?,
                 Some("sigmoid") => {

@@ -118,7 +118,8 @@ impl Network {
         };
         if let Some(shape) = output.shape() {
             rows.of(output, "output")?;
-            let fits = |(size, &expected): (&Size, &usize)| *size == Size::Fixed(expected) || matches!(size, Size::Open(_));
+            let fits =
+                |(size, &expected): (&Size, &usize)| *size == Size::Fixed(expected) || matches!(size, Size::Open(_));
             // an output of another rank may still hold the right numbers
             if shape.len() == state.row.len() + 1 && !shape[1..].iter().zip(&state.row).all(fits) {
                 return Err(shape_error(output, "output", &with_rows("batch", &state.row)));
@@ -249,7 +250,7 @@ impl Network {
                 part: "output",
                 name: self.output.name.clone(),
                 expected: in_brackets(&self.output.shape(self.rows)),
-                given: in_brackets(output.shape().as_ref()),
+                given: in_brackets(output.shape()),
             });
         }
         Ok(output.to_vec())
@@ -273,7 +274,9 @@ impl Wire {
         };
         match sizes.iter().map(fixed).collect() {
             Some(row) => Ok(Self { id: port.id, name, row }),
-            None => Err(shape_error(port, part, "one that is fixed but for the batch (Ports::with_row fixes a state's)")),
+            None => {
+                Err(shape_error(port, part, "one that is fixed but for the batch (Ports::with_row fixes a state's)"))
+            }
         }
     }
 
@@ -346,12 +349,7 @@ fn with_rows(rows: &str, row: &[usize]) -> String {
 }
 
 fn shape_error(port: &Port, part: &'static str, expected: &str) -> OnnxError {
-    OnnxError::Shape {
-        part,
-        name: port.name().to_owned(),
-        expected: expected.to_owned(),
-        given: port.shape_in_words(),
-    }
+    OnnxError::Shape { part, name: port.name().to_owned(), expected: expected.to_owned(), given: port.shape_in_words() }
 }
 
 fn element_type(port: &Port, part: &'static str, expected: &'static str) -> OnnxError {

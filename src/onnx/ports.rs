@@ -178,9 +178,8 @@ fn find_state<'a>(all: &[Port], rest: &[&'a Port], output: &Port) -> Result<&'a 
 fn find_time<'a>(all: &[Port], rest: &[&'a Port]) -> Result<Option<&'a Port>, OnnxError> {
     let label = |port: &Port| ["class_labels", "class_label", "labels", "label", "class"].contains(&port.name());
     let candidates: Vec<&Port> = rest.iter().copied().filter(|port| is_column(port) && !label(port)).collect();
-    let usual = |port: &&Port| {
-        ["t", "time", "times", "timestep", "timesteps", "sigma", "noise_level"].contains(&port.name())
-    };
+    let usual =
+        |port: &&Port| ["t", "time", "times", "timestep", "timesteps", "sigma", "noise_level"].contains(&port.name());
     match candidates.len() {
         0 => Ok(None),
         1 => Ok(Some(candidates[0])),
