@@ -329,7 +329,7 @@ fn a_column_depends_on_itself_alone_to_the_bit() {
         model.score_at_times_into(&vec![t; n], BatchView::new(&x, d).unwrap(), view, &mut []).unwrap();
         assert_eq!(bits(&out), whole);
     }
-    check(&moons("mlp.onnx"), 0.3, 150);
+    check(&moons("mlp.onnx"), 0.3, 300);
     check(&moons("mlp.onnx").with_rows(5).unwrap(), 0.3, 23);
     check(&moons("mlp_static.onnx"), 0.3, 23);
     check(&unet(), 438.0, 70);
@@ -350,6 +350,16 @@ fn samples_do_not_depend_on_tiles_and_splits() {
         .flat_map(|r| sampler.sample_chains(r, 3).unwrap().as_slice().to_vec())
         .collect();
     assert_eq!(bits(&parts), bits(whole.as_slice()));
+}
+
+/// A sampler's threads wait for the network's. A thread that took up the next tile while it waits, and the next, would run out of
+/// stack: a thousand tiles did.
+#[test]
+fn many_small_tiles_wait_their_turn() {
+    let score = moons("mlp.onnx").with_rows(2).unwrap();
+    let sampler = PredictorCorrector::new(score, TimeGrid::geometric(2.5, 0.5, 1).unwrap()).unwrap();
+    let sampler = sampler.with_tile(2).unwrap();
+    assert_eq!(sampler.sample_seeded(3000, 1).unwrap().n_chains(), 3000);
 }
 
 /// The score of `N(0, I)` as a file and as a closure.
@@ -376,7 +386,7 @@ fn an_exact_network_is_the_closure_to_the_bit() {
 #[test]
 fn static_and_dynamic_batches_are_one_network() {
     let (dynamic, fixed) = (moons("mlp.onnx"), moons("mlp_static.onnx"));
-    assert_eq!((dynamic.rows(), fixed.rows(), fixed.preferred_tile()), (64, 4, Some(4)));
+    assert_eq!((dynamic.rows(), fixed.rows(), fixed.preferred_tile()), (128, 4, Some(64 * 4)));
     let x = states(11, 2);
     let (a, b) = (score(&dynamic, 0.7, &x), score(&fixed, 0.7, &x));
     // other shapes, other orders of sums: not the same bits, but the same to rounding

@@ -108,36 +108,45 @@ impl<F: ForwardProcess> Evaluation<F> {
     pub fn score<T: Real>(
         &self,
         times: Times<'_>,
-        asked: impl Fn(&[usize]) -> Result<Asked, ScoreError>,
+        asked: impl Fn(&[usize]) -> Result<Asked, ScoreError> + Sync,
         x: BatchView<'_, T>,
         mut out: BatchViewMut<'_, T>,
     ) -> Result<(), ScoreError> {
         let (n, rows) = (x.n_chains(), self.network.rows());
-        let same = match times {
-            Times::Same(t) => Some(self.at(t)?),
-            Times::Each(_) => None,
+        let at: Vec<AtTime> = match times {
+            Times::Same(t) => vec![self.at(t)?],
+            Times::Each(list) => list.iter().map(|&t| self.at(t)).collect::<Result<_, _>>()?,
         };
-        for begin in (0..n).step_by(rows) {
-            let end = (begin + rows).min(n);
+        let at_chain = |j: usize| if at.len() == 1 { at[0] } else { at[j] };
+
+        let block = |begin: usize| -> Result<Vec<f32>, ScoreError> {
             // the last chain fills up the block: a row that is no stranger to the network
-            let columns: Vec<usize> = (begin..begin + rows).map(|j| j.min(end - 1)).collect();
-            let at_each: Vec<AtTime> = match (times, same) {
-                (Times::Each(list), _) => columns.iter().map(|&j| self.at(list[j])).collect::<Result<_, _>>()?,
-                (_, Some(at)) => vec![at; rows],
-                (Times::Same(t), None) => vec![self.at(t)?; rows],
-            };
+            let columns: Vec<usize> = (begin..begin + rows).map(|j| j.min(n - 1)).collect();
             let mut states = Vec::with_capacity(rows * x.dim());
-            for (&j, at) in columns.iter().zip(&at_each) {
-                states.extend(x.chain(j).iter().map(|v| (at.input_scale * v.as_f64()) as f32));
+            for &j in &columns {
+                let scale = at_chain(j).input_scale;
+                states.extend(x.chain(j).iter().map(|v| (scale * v.as_f64()) as f32));
             }
-            let values: Vec<f64> = at_each.iter().map(|at| at.value).collect();
-            let raw = self.network.run(states, &values, asked(&columns)?).map_err(ScoreError::model)?;
-            for ((j, raw), at) in (begin..end).zip(raw.chunks_exact(x.dim())).zip(&at_each) {
-                let (state, output) = (T::of(at.conversion.state), T::of(at.conversion.output));
-                for ((out, &raw), &x) in out.chain_mut(j).iter_mut().zip(raw).zip(x.chain(j)) {
-                    let raw = output * T::of(f64::from(raw));
-                    *out = if state == T::default() { raw } else { state * x + raw };
-                }
+            let values: Vec<f64> = columns.iter().map(|&j| at_chain(j).value).collect();
+            self.network.run(states, &values, asked(&columns)?).map_err(ScoreError::model)
+        };
+        // A share of the blocks for each thread. How many there are changes no block, and more shares than threads would
+        // only pile up on the stacks of threads that wait.
+        let blocks = n.div_ceil(rows);
+        let shares = blocks.min(self.network.threads());
+        let share = |i: usize| -> Result<Vec<Vec<f32>>, ScoreError> {
+            (i * blocks / shares..(i + 1) * blocks / shares).map(|b| block(b * rows)).collect()
+        };
+        let raw = self.network.within(|| crate::parallel::in_order(shares, share)).map_err(ScoreError::model)?;
+
+        let raw = raw.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let rows = raw.iter().flatten().flat_map(|block| block.chunks_exact(x.dim()));
+        for (j, raw) in (0..n).zip(rows) {
+            let Conversion { state, output } = at_chain(j).conversion;
+            let (state, output) = (T::of(state), T::of(output));
+            for ((out, &raw), &x) in out.chain_mut(j).iter_mut().zip(raw).zip(x.chain(j)) {
+                let raw = output * T::of(f64::from(raw));
+                *out = if state == T::default() { raw } else { state * x + raw };
             }
         }
         Ok(())

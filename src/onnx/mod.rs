@@ -22,11 +22,16 @@
 //! integers to 32 bits. Chains may be f64; the score is then as good as f32.
 //!
 //! # Determinism
-//! A row's result must not depend on the other rows, nor on how many there are. Runtimes choose their loops by the shape, so all
-//! runs of a network here have one shape: blocks of a fixed number of rows, the last one filled up. A network that mixes its
-//! rows (batch normalisation in training mode, say) is refused by a trial run. Threads do not matter; instruction sets do: the
-//! runtime fuses multiplications with additions where the processor can, so another kind of processor may give other last
-//! bits, and then other samples within rounding.
+//! A row's result must not depend on the other rows, nor on how many there are. The runtime chooses its loops by the shape (a batch
+//! of one row goes another way than longer ones, and gives other last bits), so all runs of a network here have one shape:
+//! blocks of a fixed number of rows, the last one filled up. A network that mixes its rows (batch normalisation in training
+//! mode, say) is refused by a trial run. Threads do not matter; instruction sets do: the runtime fuses multiplications with
+//! additions where the processor can, so another kind of processor may give other last bits, and then other samples within
+//! rounding. So may another version of the runtime.
+//!
+//! # Threads
+//! Networks run in a pool of their own, and a caller waits for it without taking up other work. So a sampler may call from
+//! any number of threads.
 
 mod diffusers;
 mod evaluation;

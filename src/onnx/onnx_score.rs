@@ -15,6 +15,9 @@ use crate::score::{Conversion, Parametrisation, ScoreModel, check_shapes, for_eq
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+/// Blocks per call that a sampler should make: threads share them, and a call has to wait for other threads.
+const TILE: usize = 64;
+
 /// A network from an ONNX file as a score model.
 ///
 /// ```text
@@ -25,8 +28,11 @@ use std::sync::Arc;
 /// is a [`TimeInput`].
 ///
 /// The network runs on blocks of a fixed number of rows, so that a chain's score is the same bits in every batch; the last block is
-/// filled up with copies. A file with a fixed batch says how many; else it is 64, or fewer if rows are longer than 64 numbers, and
-/// one from 4096 numbers on. [`with_rows`](Self::with_rows) changes it: few chains at a time want few rows.
+/// filled up with copies. A file with a fixed batch says how many; else it is 128, or fewer if rows are longer than 32 numbers, and
+/// one from 2049 numbers on. [`with_rows`](Self::with_rows) changes it: few chains at a time want few rows.
+///
+/// The blocks of a call are shared by the threads of a pool that all networks have together
+/// ([`with_threads`](Self::with_threads) makes another), and a sampler that goes by itself makes calls of 64 blocks.
 ///
 /// Chains are f32; [`in_f64`](Self::in_f64) makes them f64 around a network that computes in f32. The `T` is theirs.
 ///
@@ -163,8 +169,8 @@ macro_rules! settings {
                 Ok(Self { inner: self.inner.with_rows(rows)?, ..self })
             }
 
-            /// Runs the network's operations on so many threads of its own, instead of the runtime's pool, which all networks
-            /// share and which has a thread per core. No number changes a bit.
+            /// Runs the network on so many threads of its own. By default all networks share a pool, with as many threads as
+            /// rayon's global pool, or one without the feature `rayon`. No number changes a bit.
             ///
             /// # Errors
             /// [`OnnxError`] for 0.
@@ -210,7 +216,7 @@ impl<F: ForwardProcess, T: Real> ScoreModel for OnnxScore<F, T> {
         self.inner.score(Times::Each(times), nothing, x, out)
     }
     fn preferred_tile(&self) -> Option<usize> {
-        Some(self.rows())
+        Some(TILE.saturating_mul(self.rows()))
     }
 }
 
@@ -339,6 +345,6 @@ impl<F: ForwardProcess, T: Real> ConditionalScore for ConditionalOnnxScore<F, T>
         self.inner.score(Times::Each(times), |columns| self.asked(given, columns), x, out)
     }
     fn preferred_tile(&self) -> Option<usize> {
-        Some(self.rows())
+        Some(TILE.saturating_mul(self.rows()))
     }
 }
