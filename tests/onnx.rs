@@ -394,6 +394,10 @@ fn static_and_dynamic_batches_are_one_network() {
     let refused = fixed.with_rows(5).unwrap_err().to_string();
     assert_eq!(refused, "the state \"x\" has shape [4, 2] where [5, 2] was expected");
     assert_eq!(dynamic.clone().with_rows(0).unwrap_err().to_string(), "rows is 0, but it must be at least 1");
+    assert_eq!(
+        dynamic.clone().with_rows(usize::MAX).unwrap_err().to_string(),
+        format!("rows is {}, but it must be so few that a block has at most 2^31 numbers", usize::MAX)
+    );
     assert_eq!(dynamic.with_threads(0).unwrap_err().to_string(), "threads is 0, but it must be at least 1");
 }
 
@@ -587,6 +591,16 @@ fn networks_that_do_not_fit_are_refused_with_both_sides() {
 
 fn score_of_width_three() -> String {
     moons("mlp.onnx").score(0.5, BatchView::new(&[0.0; 3], 3).unwrap()).unwrap_err().to_string()
+}
+
+#[test]
+fn weights_in_a_second_file_are_found_beside_the_first() {
+    let of = |model: &OnnxModel| {
+        OnnxScore::new(model, &Ports::default(), TimeInput::Time, OrnsteinUhlenbeck, Parametrisation::Score)
+    };
+    assert_eq!(score(&of(&model("small/split.onnx")).unwrap(), 0.5, &[1.0, 10.0]), [2.0, 30.0]);
+    let alone = OnnxModel::from_bytes(bytes("small/split.onnx")).unwrap_err();
+    assert!(matches!(alone, OnnxError::Unsupported { .. }), "{alone}");
 }
 
 #[test]

@@ -20,6 +20,9 @@ const NUMBERS: usize = 4096;
 /// Numbers per row that are believed to be meant.
 const LONGEST: usize = 1 << 28;
 
+/// Numbers per block that are believed to be meant.
+const LARGEST: usize = 1 << 31;
+
 /// A graph whose inputs are known.
 #[derive(Debug, Clone)]
 pub(super) struct Network {
@@ -138,7 +141,8 @@ impl Network {
             None => (false, (NUMBERS / dim).clamp(1, ROWS)),
         };
         let graph = Arc::clone(&model.graph);
-        Ok(Self { graph, state, time, condition, output, dim, rows, rows_fixed, threads: Threads::shared() })
+        Self { graph, state, time, condition, output, dim, rows, rows_fixed, threads: Threads::shared() }
+            .of_possible_size()
     }
 
     /// Numbers per row of the state, `d`.
@@ -181,7 +185,20 @@ impl Network {
                 given: with_rows(&self.rows.to_string(), &self.state.row),
             });
         }
-        Ok(Self { rows, ..self })
+        Self { rows, ..self }.of_possible_size()
+    }
+
+    /// Refuses blocks that no memory holds.
+    fn of_possible_size(self) -> Result<Self, OnnxError> {
+        let row = match self.takes() {
+            Takes::Vectors(len) => len.saturating_add(self.dim),
+            _ => self.dim,
+        };
+        if self.rows.saturating_mul(row) <= LARGEST {
+            return Ok(self);
+        }
+        let allowed = "so few that a block has at most 2^31 numbers";
+        Err(ParameterError::Count { name: "rows", given: self.rows as u64, allowed }.into())
     }
 
     /// With threads of its own.

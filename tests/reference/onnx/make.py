@@ -318,6 +318,14 @@ def small():
     # height and width are left open
     open_shape = ["batch", 1, "height", "width"]
     graph("open", [node("Neg", ["x"], ["out"])], {"x": open_shape}, open_shape)
+    # x times [2, 3], with the weights in a second file
+    path = HERE / "small" / "split.onnx"
+    weights = onnx.numpy_helper.from_array(np.array([2.0, 3.0], np.float32), "w")
+    graph("split", [node("Mul", ["x", "w"], ["out"])], {"x": batch}, batch)
+    proto = onnx.load(str(path))
+    proto.graph.initializer.append(weights)
+    path.with_suffix(".onnx.data").unlink(missing_ok=True)
+    onnx.save(proto, str(path), save_as_external_data=True, location="split.onnx.data", size_threshold=0)
 
 
 if __name__ == "__main__":
