@@ -8,7 +8,9 @@ pub use crate::error::{ParameterError, ScoreError};
 pub use crate::grid::{Interval, TimeGrid};
 pub use crate::guidance::{Condition, ConditionalScore, Guided};
 pub use crate::law::{Constants, Empirical, Gaussian, GaussianMixture, Law, Product};
-pub use crate::process::{ForwardProcess, OrnsteinUhlenbeck, Transition, VarianceExploding, VariancePreserving};
+pub use crate::process::{
+    DiscreteVariancePreserving, ForwardProcess, OrnsteinUhlenbeck, Transition, VarianceExploding, VariancePreserving,
+};
 pub use crate::real::Real;
 pub use crate::sampler::{
     AffineStep, Corrector, EulerMaruyama, ExponentialIntegrator, NoCorrector, NoPredictor, OuSplit, Outcome, Predictor,

@@ -1,13 +1,16 @@
 //! Forward processes: how data turns into noise.
 //!
 //! [`ForwardProcess`] is any linear Gaussian path `X_t = alpha(t) X_0 + sigma(t) xi`. [`OrnsteinUhlenbeck`] is the
-//! paper's; [`VariancePreserving`] is the same process under another clock; [`VarianceExploding`] adds noise only.
+//! paper's; [`VariancePreserving`] is the same process under another clock, and
+//! [`DiscreteVariancePreserving`] under that of a table of training timesteps; [`VarianceExploding`] adds noise only.
 
+mod discrete;
 mod ornstein_uhlenbeck;
 mod process_trait;
 mod variance_exploding;
 mod variance_preserving;
 
+pub use discrete::DiscreteVariancePreserving;
 pub use ornstein_uhlenbeck::OrnsteinUhlenbeck;
 pub use process_trait::{ForwardProcess, Transition};
 pub use variance_exploding::VarianceExploding;

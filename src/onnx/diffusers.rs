@@ -1,0 +1,284 @@
+//! [`DiffusersScheduler`]: what a `scheduler_config.json` of diffusers says about a network.
+
+use super::onnx_error::OnnxError;
+use super::time_input::TimeInput;
+use crate::error::ParameterError;
+use crate::grid::TimeGrid;
+use crate::math::portable::exp;
+use crate::process::DiscreteVariancePreserving;
+use crate::score::Parametrisation;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// The process and the parametrisation of a network that was trained with diffusers, from its `scheduler_config.json`.
+///
+/// What the network means is read: the table of betas (`num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end`,
+/// `trained_betas`, `rescale_betas_zero_snr`) and what it predicts (`prediction_type`). Of what the scheduler does when it
+/// samples, two things are kept as suggestions: its inference timesteps (`timestep_spacing`, `steps_offset`,
+/// `set_alpha_to_one`), as [`timesteps`](Self::timesteps) and [`grid`](Self::grid), and the range that it clips denoised states to
+/// (`clip_sample`, `clip_sample_range`), as [`clip_range`](Self::clip_range). The rest is not looked at: solvers, variances and
+/// dynamic thresholding are choices of a run, not of the network.
+///
+/// ```text
+/// beta_schedule    linear, scaled_linear, squaredcos_cap_v2, sigmoid, or a list as trained_betas
+/// prediction_type  epsilon -> Noise,  sample -> Denoiser,  v_prediction -> Velocity
+/// _class_name      a scheduler of such a table (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver, UniPC, ...), or none
+/// ```
+/// Schedulers of flow matching, of EDM's sigmas and of consistency models are refused: their networks mean something else.
+/// [`OnnxScore::with_conversion`](super::OnnxScore::with_conversion) takes such networks; `docs/foreign-models.md` has their
+/// formulas.
+///
+/// # Errors
+/// [`OnnxError::Scheduler`] with the field, its value, and what is supported; [`OnnxError::NotJson`]; [`OnnxError::Unreadable`].
+/// # Example
+/// ```
+/// use score_diffusion::onnx::DiffusersScheduler;
+/// use score_diffusion::prelude::*;
+/// let scheduler = DiffusersScheduler::open("tests/reference/onnx/scheduler/ddpm_linear.json")?;
+/// assert_eq!(scheduler.process(), &DiscreteVariancePreserving::linear(1e-4, 0.02, 1000)?);
+/// assert_eq!(scheduler.parametrisation(), Parametrisation::Noise);
+/// assert_eq!(scheduler.timesteps(4)?, [750, 500, 250, 0]);
+/// assert_eq!(scheduler.grid(4)?.nodes(), [751.0, 501.0, 251.0, 1.0, 0.0]);
+/// assert_eq!(scheduler.clip_range(), Some(1.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiffusersScheduler {
+    process: DiscreteVariancePreserving,
+    parametrisation: Parametrisation,
+    spacing: Spacing,
+    steps_offset: usize,
+    ends_at_data: bool,
+    clip_range: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spacing {
+    Leading,
+    Trailing,
+    Linspace,
+}
+
+/// Schedulers whose networks are given the timesteps of a table of betas.
+const CLASSES: [&str; 20] = [
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+    "DDIMScheduler",
+    "DDIMParallelScheduler",
+    "DDIMInverseScheduler",
+    "PNDMScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DPMSolverSDEScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "SASolverScheduler",
+    "RePaintScheduler",
+];
+
+impl DiffusersScheduler {
+    /// Reads a `scheduler_config.json`.
+    ///
+    /// # Errors
+    /// [`OnnxError`] if it cannot be read or says something that is not supported.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OnnxError> {
+        let path = path.as_ref();
+        let text =
+            std::fs::read_to_string(path).map_err(|source| OnnxError::Unreadable { path: path.to_owned(), source })?;
+        Self::from_json(&text)
+    }
+
+    /// Reads the text of a `scheduler_config.json`.
+    ///
+    /// # Errors
+    /// [`OnnxError`] if it is no JSON object or says something that is not supported.
+    pub fn from_json(text: &str) -> Result<Self, OnnxError> {
+        let fields: Map<String, Value> =
+            serde_json::from_str(text).map_err(|error| OnnxError::NotJson { reason: error.to_string() })?;
+        let config = Config(&fields);
+        config.check_kind()?;
+        let spacing = match config.word("timestep_spacing")? {
+            None | Some("leading") => Spacing::Leading,
+            Some("trailing") => Spacing::Trailing,
+            Some("linspace") => Spacing::Linspace,
+            Some(_) => return Err(config.refuse("timestep_spacing", "leading, trailing or linspace")),
+        };
+        let parametrisation = match config.word("prediction_type")? {
+            None | Some("epsilon") => Parametrisation::Noise,
+            Some("sample") => Parametrisation::Denoiser,
+            Some("v_prediction") => Parametrisation::Velocity,
+            Some(_) => return Err(config.refuse("prediction_type", "epsilon, sample or v_prediction")),
+        };
+        let clips = config.truth("clip_sample", false)? && !config.truth("thresholding", false)?;
+        Ok(Self {
+            process: config.process()?,
+            parametrisation,
+            spacing,
+            steps_offset: config.count("steps_offset")?.unwrap_or(0),
+            ends_at_data: config.truth("set_alpha_to_one", true)?,
+            clip_range: if clips { Some(config.number("clip_sample_range")?.unwrap_or(1.0)) } else { None },
+        })
+    }
+
+    /// The process: a table of training timesteps, timestep `k` at time `k + 1`.
+    pub fn process(&self) -> &DiscreteVariancePreserving {
+        &self.process
+    }
+
+    /// What the network predicts.
+    pub fn parametrisation(&self) -> Parametrisation {
+        self.parametrisation
+    }
+
+    /// What the network takes for time: the timestep.
+    pub fn time_input(&self) -> TimeInput {
+        TimeInput::Timestep(self.process.clone())
+    }
+
+    /// The range that the scheduler clips denoised states to, coordinate by coordinate, if it does: `[-r, r]`.
+    /// [`ProjectedScore::boxed`](crate::score::ProjectedScore::boxed) does the same with a score.
+    pub fn clip_range(&self) -> Option<f64> {
+        self.clip_range
+    }
+
+    /// The timesteps at which the scheduler would call the network in a run of `n_steps`, the noisiest first.
+    ///
+    /// # Errors
+    /// [`ParameterError`] unless `1 <= n_steps <= N`.
+    pub fn timesteps(&self, n_steps: usize) -> Result<Vec<usize>, ParameterError> {
+        let n = self.process.n_timesteps();
+        if n_steps == 0 || n_steps > n {
+            let allowed = "at least 1 and at most the number of training timesteps";
+            return Err(ParameterError::Count { name: "n_steps", given: n_steps as u64, allowed });
+        }
+        // halves go to the even neighbour, as in numpy
+        let whole = |x: f64| x.round_ties_even() as usize;
+        let down = (0..n_steps).rev();
+        Ok(match self.spacing {
+            Spacing::Leading => down.map(|k| k * (n / n_steps) + self.steps_offset).collect(),
+            Spacing::Linspace => {
+                let gap = (n - 1) as f64 / (n_steps - 1).max(1) as f64;
+                down.map(|k| whole(k as f64 * gap)).collect()
+            }
+            Spacing::Trailing => {
+                let gap = n as f64 / n_steps as f64;
+                (0..n_steps).map(|k| whole(n as f64 - k as f64 * gap).saturating_sub(1)).collect()
+            }
+        })
+    }
+
+    /// The grid of a run of `n_steps`: from each of its [`timesteps`](Self::timesteps) to the next, and from the last to the data
+    /// (`t = 0`), or to timestep 0 (`t = 1`) if the scheduler says `set_alpha_to_one = false`.
+    ///
+    /// Schedulers of DDIM's kind go from timestep `k` to `k - N / n_steps` instead, which is another timestep than the next one
+    /// where `n_steps` does not divide `N` and the spacing is not leading.
+    ///
+    /// # Errors
+    /// [`ParameterError`] unless `1 <= n_steps <= N`, or if an offset reaches beyond the table.
+    pub fn grid(&self, n_steps: usize) -> Result<TimeGrid, ParameterError> {
+        let mut nodes = self.process.grid_of_timesteps(&self.timesteps(n_steps)?)?.nodes().to_vec();
+        let end = if self.ends_at_data { 0.0 } else { 1.0 };
+        if nodes.last().is_some_and(|&last| last > end) {
+            nodes.push(end);
+        }
+        TimeGrid::from_nodes(nodes)
+    }
+}
+
+/// The fields of a configuration. What is absent or `null` is `None`.
+struct Config<'a>(&'a Map<String, Value>);
+
+impl<'a> Config<'a> {
+    fn field(&self, name: &str) -> Option<&'a Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    fn refuse(&self, field: &'static str, supported: &'static str) -> OnnxError {
+        let given = self.field(field).map_or("absent".into(), ToString::to_string);
+        OnnxError::Scheduler { field, given, supported }
+    }
+
+    fn word(&self, field: &'static str) -> Result<Option<&'a str>, OnnxError> {
+        self.read(field, Value::as_str, "a word")
+    }
+
+    fn truth(&self, field: &'static str, default: bool) -> Result<bool, OnnxError> {
+        Ok(self.read(field, Value::as_bool, "true or false")?.unwrap_or(default))
+    }
+
+    fn number(&self, field: &'static str) -> Result<Option<f64>, OnnxError> {
+        self.read(field, Value::as_f64, "a number")
+    }
+
+    fn count(&self, field: &'static str) -> Result<Option<usize>, OnnxError> {
+        let count = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|&n| n <= LONGEST);
+        self.read(field, count, "a count below 2^24")
+    }
+
+    fn read<T>(
+        &self,
+        field: &'static str,
+        of: impl Fn(&'a Value) -> Option<T>,
+        supported: &'static str,
+    ) -> Result<Option<T>, OnnxError> {
+        self.field(field).map(|value| of(value).ok_or_else(|| self.refuse(field, supported))).transpose()
+    }
+
+    /// Refuses schedulers of networks that are no noise, denoiser or velocity at the timesteps of a table.
+    fn check_kind(&self) -> Result<(), OnnxError> {
+        if self.word("_class_name")?.is_some_and(|name| !CLASSES.contains(&name)) {
+            let supported = "a scheduler of a table of betas, such as DDPMScheduler or DDIMScheduler";
+            return Err(self.refuse("_class_name", supported));
+        }
+        if self.truth("use_flow_sigmas", false)? {
+            return Err(self.refuse("use_flow_sigmas", "false: flow matching is another path"));
+        }
+        Ok(())
+    }
+
+    fn process(&self) -> Result<DiscreteVariancePreserving, OnnxError> {
+        let n = self.count("num_train_timesteps")?.ok_or_else(|| self.refuse("num_train_timesteps", "a count"))?;
+        let end = |field| self.number(field)?.ok_or_else(|| self.refuse(field, "a number"));
+        let ends = || Ok::<_, OnnxError>((end("beta_start")?, end("beta_end")?));
+        let table = if let Some(list) = self.field("trained_betas") {
+            let betas: Option<Vec<f64>> =
+                list.as_array().map(|list| list.iter().map(Value::as_f64).collect()).unwrap_or_default();
+            let betas = betas.ok_or_else(|| self.refuse("trained_betas", "a list of numbers"))?;
+            ParameterError::same("trained_betas", "elements, num_train_timesteps", n, betas.len())?;
+            DiscreteVariancePreserving::from_betas(betas)?
+        } else {
+            match self.word("beta_schedule")? {
+                Some("linear") => {
+                    let (start, end) = ends()?;
+                    DiscreteVariancePreserving::linear(start, end, n)?
+                }
+                Some("scaled_linear") => {
+                    let (start, end) = ends()?;
+                    DiscreteVariancePreserving::scaled_linear(start, end, n)?
+                }
+                Some("squaredcos_cap_v2") => DiscreteVariancePreserving::cosine(n)?,
+                Some("sigmoid") => {
+                    let (start, end) = ends()?;
+                    let gaps = n.saturating_sub(1).max(1) as f64;
+                    let share = |k: usize| 1.0 / (1.0 + exp(6.0 - 12.0 * k as f64 / gaps));
+                    DiscreteVariancePreserving::from_betas((0..n).map(|k| start + share(k) * (end - start)).collect())?
+                }
+                _ => {
+                    let supported = "linear, scaled_linear, squaredcos_cap_v2 or sigmoid";
+                    return Err(self.refuse("beta_schedule", supported));
+                }
+            }
+        };
+        Ok(if self.truth("rescale_betas_zero_snr", false)? { table.with_zero_terminal_snr()? } else { table })
+    }
+}
+
+/// Timesteps that are believed to be meant.
+const LONGEST: usize = 1 << 24;
