@@ -35,7 +35,7 @@ use std::sync::Arc;
 ///
 /// # What is not promised
 /// Tables are computed in f64. Those of diffusers are in single precision, where `1 - alpha_bar` has four digits at the first
-/// timesteps and `alpha_bar` loses up to `6e-8 k` of itself by timestep `k`; `tests/processes_discrete.rs` has the distance.
+/// timesteps and `alpha_bar` loses up to `6e-8 k` of itself by timestep `k`; `tests/suite/processes_discrete.rs` has the distance.
 /// To have their very numbers, give them to `from_alpha_bars`.
 ///
 /// Below `t = 1` there is less noise than the network was ever trained on. Most runs should stop at `t = 1`.

@@ -30,3 +30,6 @@ mod properties;
 mod run_certificates;
 #[cfg(feature = "serde")]
 mod serialise;
+#[cfg(feature = "onnx")]
+mod onnx;
+mod processes_discrete;

@@ -8,9 +8,6 @@
 //! order 1 at every time. Along a run of 20 steps such differences add up, with no preferred sign, and grow as the states do:
 //! `sqrt(20) 1e-6` of the largest coordinate is 4.5e-6, and `RUN` is 1e-5. (Seen: 5e-7 for both.)
 
-#![cfg(feature = "onnx")]
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use score_diffusion::guidance::Conditions;
 use score_diffusion::onnx::*;
 use score_diffusion::prelude::*;
@@ -197,7 +194,7 @@ impl<T: Real> Predictor<T> for Ddim {
     }
 }
 
-/// diffusers' table is in single precision; how far that is from ours is tested in `tests/processes_discrete.rs`. The network has random
+/// diffusers' table is in single precision; how far that is from ours is tested in `tests/suite/processes_discrete.rs`. The network has random
 /// weights, so its states grow to some hundreds, and errors with them.
 #[test]
 fn a_run_of_ddim_is_diffusers_step_by_step() {
@@ -720,7 +717,7 @@ fn schedulers_are_read() {
         let steps = table["inference_steps"].as_u64().unwrap() as usize;
         let timesteps: Vec<usize> = numbers(&table["timesteps"]).iter().map(|&k| k as usize).collect();
         assert_eq!(scheduler.timesteps(steps).unwrap(), timesteps, "{name}");
-        // betas in single precision; the tables themselves are tested in tests/processes_discrete.rs
+        // betas in single precision; the tables themselves are tested in tests/suite/processes_discrete.rs
         let betas = scheduler.process().betas();
         for (k, beta) in numbers(&table["at"]).iter().zip(numbers(&table["betas"])) {
             let own = betas[*k as usize];

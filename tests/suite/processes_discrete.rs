@@ -1,7 +1,5 @@
 //! Tables of training timesteps: against diffusers' tables, against the continuous process they stand for, and as a process.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use score_diffusion::prelude::*;
 use serde_json::Value;
 
@@ -50,7 +48,7 @@ fn singles(value: &Value) -> Vec<f64> {
 /// magnifies what is relative to the root by `root/(root - last)`, and runs through the product a second time.
 #[test]
 fn tables_are_those_of_diffusers() {
-    let text = include_str!("reference/onnx/schedules.json");
+    let text = include_str!("../reference/onnx/schedules.json");
     let reference: Value = serde_json::from_str(text).unwrap();
     let scaled = DiscreteVariancePreserving::scaled_linear(0.00085, 0.012, 1000).unwrap();
     for table in reference["tables"].as_array().unwrap() {
@@ -61,7 +59,7 @@ fn tables_are_those_of_diffusers() {
             "ddpm_cosine" => DiscreteVariancePreserving::cosine(500).unwrap(),
             "ddim_zero_snr" => scaled.with_zero_terminal_snr().unwrap(),
             "ddpm_trained" => DiscreteVariancePreserving::from_betas(trained()).unwrap(),
-            // read by the diffusers reader alone: tests/onnx.rs
+            // read by the diffusers reader alone: tests/suite/onnx.rs
             "ddpm_sigmoid" => continue,
             other => panic!("a table that is not tested: {other}"),
         };
@@ -100,7 +98,7 @@ fn tables_are_those_of_diffusers() {
 /// `1 - alpha_bar_0` of a table in single precision: the reason for tables in double precision.
 #[test]
 fn single_precision_tables_lose_the_first_noise_levels() {
-    let reference: Value = serde_json::from_str(include_str!("reference/onnx/schedules.json")).unwrap();
+    let reference: Value = serde_json::from_str(include_str!("../reference/onnx/schedules.json")).unwrap();
     let bar = singles(&reference["tables"][0]["alpha_bars"])[0];
     let exact = DiscreteVariancePreserving::linear(1e-4, 0.02, 1000).unwrap().marginal(1.0).variance;
     assert!((exact / 1e-4 - 1.0).abs() < 4.0 * EPS, "{exact}");
