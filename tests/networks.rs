@@ -676,8 +676,10 @@ fn a_chain_does_not_know_its_neighbours() {
     check_splits(&random(Architecture::unet(1, 4, 4, 8).unwrap(), 16, 3), false);
     let conditions: Vec<Condition> =
         (0..77).map(|j| if j % 4 == 3 { Condition::Unconditional } else { Condition::Class(j % 4) }).collect();
-    let guided =
-        Guided::new(random(Architecture::mlp(40, 1).unwrap(), 3, 3), conditions).unwrap().with_scale(2.0).unwrap();
+    let guided = Guided::new(random(Architecture::mlp(40, 1).unwrap(), 3, 3), conditions.clone())
+        .unwrap()
+        .with_scale(2.0)
+        .unwrap();
     check_splits(&guided, true);
     let weight = tensor(3, &[7, 7]).to_dtype(DType::F32).unwrap();
     let module =
@@ -685,6 +687,15 @@ fn a_chain_does_not_know_its_neighbours() {
             x.matmul(&weight)?.tanh()?.broadcast_mul(&t.unsqueeze(1)?)
         });
     check_splits(&module.unwrap(), false);
+    let table = tensor(4, &[4, 5]).to_dtype(DType::F32).unwrap();
+    let network = move |x: &Tensor, t: &Tensor, class: &Tensor| {
+        (table.index_select(class, 0)? * x)?.tanh()?.broadcast_mul(&t.unsqueeze(1)?)
+    };
+    let module =
+        ConditionalModule::<f32, _, _>::new(5, OrnsteinUhlenbeck, Parametrisation::Noise, Device::Cpu, 3, network)
+            .unwrap();
+    assert!(module.accepts(&Condition::Class(2)).is_ok() && module.accepts(&Condition::Class(3)).is_err());
+    check_splits(&Guided::new(module, conditions).unwrap().with_scale(1.5).unwrap(), true);
 }
 
 /// Trains and samples, and prints a number that depends on every bit. Run by the test below.

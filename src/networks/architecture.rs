@@ -180,7 +180,7 @@ pub struct Network(Kind);
 #[derive(Debug, Clone)]
 enum Kind {
     Mlp(ResidualMlp),
-    UNet(UNet),
+    UNet(Box<UNet>),
 }
 
 impl Network {
@@ -200,7 +200,7 @@ impl Network {
         }
         Ok(Self(match architecture {
             Architecture::Mlp(shape) => Kind::Mlp(ResidualMlp::new(parameters, shape, dim, classes)?),
-            Architecture::UNet(shape) => Kind::UNet(UNet::new(parameters, shape, classes)?),
+            Architecture::UNet(shape) => Kind::UNet(Box::new(UNet::new(parameters, shape, classes)?)),
         }))
     }
 

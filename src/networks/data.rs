@@ -101,9 +101,10 @@ impl TrainingData {
         let mut mean = vec![0.0; self.dim];
         for point in self.points.chunks_exact(self.dim) {
             for (m, &v) in mean.iter_mut().zip(point) {
-                *m += f64::from(v) / n;
+                *m += f64::from(v);
             }
         }
+        mean.iter_mut().for_each(|m| *m /= n);
         let squares = self.points.chunks_exact(self.dim).map(|point| {
             let away = point.iter().zip(&mean).map(|(&v, m)| (f64::from(v) - m) * (f64::from(v) - m));
             away.sum::<f64>()

@@ -2,7 +2,7 @@
 //!
 //! [`Trainer`] trains a network of an [`Architecture`], an MLP or a small U-Net, on data, and gives a [`NetworkScore`], which is a
 //! [`ScoreModel`](crate::score::ScoreModel) and, with classes, a [`ConditionalScore`](crate::guidance::ConditionalScore).
-//! [`ModuleScore`] makes a score model of your own candle module.
+//! [`ModuleScore`] and [`ConditionalModule`] make score models of your own candle modules.
 //!
 //! The features `cuda` and `metal` pass through to candle; then [`Trainer::on_device`] and [`NetworkScore::to_device`] take its
 //! devices.
@@ -41,7 +41,7 @@ pub use embedding::noise_features;
 pub use error::{NetworkError, TrainingError};
 pub use layers::{Convolution, GroupNorm, LayerNorm, Linear};
 pub use learning_rate::LearningRate;
-pub use module_score::ModuleScore;
+pub use module_score::{ConditionalModule, ModuleScore};
 pub use named_process::NamedProcess;
 pub use network_score::NetworkScore;
 pub use parameters::Parameters;
