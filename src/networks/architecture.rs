@@ -27,7 +27,7 @@ pub enum Architecture {
 }
 
 /// The shape of a multilayer perceptron. [`Architecture`] has an example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MlpShape {
     /// Units of a layer.
     pub(super) width: usize,
@@ -38,7 +38,7 @@ pub struct MlpShape {
 }
 
 /// The shape of a U-Net. [`Architecture`] has an example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UNetShape {
     /// Channels of an image. A data row is channel after channel, each row after row.
     pub(super) channels: usize,

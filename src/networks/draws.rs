@@ -10,17 +10,17 @@ use crate::noise::{NoiseField, Phase, Stream};
 use candle_core::{DType, Device, Result, Tensor};
 use std::ops::Range;
 
-/// The child field of training; `Parameters` has the streams of node 0 in it.
+/// The child field of training.
 const TRAINING: u64 = 0x7472_6169_6e00;
 
 const fn stream(node: u32) -> Stream {
     Stream { phase: Phase::Law, node }
 }
 
-/// Orders, times with dropout, and noise: in training, and of the data that is held out.
-const ORDER: Stream = stream(1);
-const TIMES: [Stream; 2] = [stream(2), stream(4)];
-const NOISE: [Stream; 2] = [stream(3), stream(5)];
+/// The orders of epochs; times with dropout, and noise, each in training and of the data that is held out.
+const ORDER: Stream = stream(0);
+const TIMES: [Stream; 2] = [stream(1), stream(2)];
+const NOISE: [Stream; 2] = [stream(3), stream(4)];
 
 /// The draws of a seed.
 #[derive(Debug, Clone, Copy)]
@@ -29,11 +29,6 @@ pub(super) struct Draws(NoiseField);
 impl Draws {
     pub(super) fn new(seed: u64) -> Self {
         Self(NoiseField::new(seed).child(TRAINING))
-    }
-
-    /// A seed for the initial weights.
-    pub(super) fn weights_seed(&self) -> u64 {
-        self.0.child(TRAINING).seed()
     }
 
     /// The points in the order of an epoch: every point once.

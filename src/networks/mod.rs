@@ -4,6 +4,12 @@
 //! [`ScoreModel`](crate::score::ScoreModel) and, with classes, a [`ConditionalScore`](crate::guidance::ConditionalScore).
 //! [`ModuleScore`] and [`ConditionalModule`] make score models of your own candle modules.
 //!
+//! # Threads
+//! candle spreads products of matrices, convolutions and long elementwise operations over threads. Training and sampling give
+//! the same bits for every number of them. Its threads wait for each other without sleeping: on a machine that does other
+//! work, the environment variable `CANDLE_NUM_THREADS=1` saves much of the time, and `RAYON_NUM_THREADS` bounds the rest.
+//!
+//! # Devices
 //! The features `cuda` and `metal` pass through to candle; then [`Trainer::on_device`] and [`NetworkScore::to_device`] take its
 //! devices.
 

@@ -6,7 +6,10 @@ use crate::noise::{NoiseField, Phase, Stream};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
 
-/// The stream of initial weights.
+/// The child field of initial weights: nothing else draws from it.
+const WEIGHTS: u64 = 0x7765_6967_6874;
+
+/// Its only stream. A tensor is a chain.
 const INITIAL: Stream = Stream { phase: Phase::Law, node: 0 };
 
 /// Where a network's layers get their tensors from, by name.
@@ -50,7 +53,7 @@ impl Parameters {
     /// Fresh and trainable.
     #[must_use]
     pub fn fresh(seed: u64, dtype: DType, device: Device) -> Self {
-        Self::of(Source::Fresh(NoiseField::new(seed)), dtype, device)
+        Self::of(Source::Fresh(NoiseField::new(seed).child(WEIGHTS)), dtype, device)
     }
 
     /// Given and fixed: no gradient is recorded.

@@ -137,7 +137,7 @@ impl Trainer {
             description.preconditioning().at(&description.process(), t).map_err(refused)?;
         }
         let draws = Draws::new(config.form.seed);
-        let mut parameters = Parameters::fresh(draws.weights_seed(), DType::F32, device.clone());
+        let mut parameters = Parameters::fresh(config.form.seed, DType::F32, device.clone());
         let network = Network::new(&mut parameters, architecture, data.dim(), data.classes())?;
         let variables = parameters.into_variables();
         Ok(Self {
