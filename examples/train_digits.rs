@@ -8,7 +8,7 @@
 //! ```text
 //! cargo run --release --features candle --example train_digits -- --steps 4000 --out examples/data/digits-network
 //! ```
-//! in 6 minutes on a busy core. On a machine that does other work, set `CANDLE_NUM_THREADS=1`: candle's threads wait for each
+//! in a minute on one core. On a machine that does other work, set `CANDLE_NUM_THREADS=1`: candle's threads wait for each
 //! other without sleeping. The bits are the same for every number of threads.
 //!
 //! The even rows of the data are trained on, the odd ones are held out: their loss says when to stop. Afterwards images of each
