@@ -40,6 +40,18 @@ impl Digits {
         Self::read(file)
     }
 
+    /// Two halves: the rows with even numbers, from 0, to train on, and the others to hold out.
+    #[allow(dead_code, reason = "not every program that reads digits trains on them")]
+    pub fn split(&self) -> [Self; 2] {
+        [0, 1].map(|half| {
+            let rows = || self.pixels.chunks_exact(PIXELS).zip(&self.classes).skip(half).step_by(2);
+            Self {
+                pixels: rows().flat_map(|(pixels, _)| pixels).copied().collect(),
+                classes: rows().map(|(_, &class)| class).collect(),
+            }
+        })
+    }
+
     /// Reads gzip-compressed bytes.
     pub fn read(gzip: impl Read) -> Result<Self, DigitsError> {
         let text = flate2::read::GzDecoder::new(gzip);
