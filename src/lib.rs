@@ -28,6 +28,8 @@
 //!
 //! Beside the building, looking at it:
 //! - [`learning`]: the score from data: its loss, and estimators
+//! - `networks` (feature `candle`): networks and their training
+//! - `onnx` (feature `onnx`): networks that were trained elsewhere
 //! - [`metrics`]: distances between samples and to laws
 //! - [`chain_law`]: exact laws of discretised chains
 //! - [`guarantees`]: error bounds, plans, and what a run certifies
@@ -39,6 +41,9 @@
 //! # Features
 //! - `rayon` (default): tiles of chains on rayon's thread pool. Off: the same bits on one thread.
 //! - `serde`: parameters, runs, samples and reports serialise.
+//! - `candle`: neural networks. `cuda` and `metal` pass through to candle.
+//! - `onnx`: score models from ONNX files, by a runtime in pure Rust; needs Rust 1.94.
+//! - `full`: all that need nothing but Rust.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests compare with std's functions"))]
 
@@ -91,3 +96,6 @@ struct Guarantees;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/distances.md")]
 struct Distances;
+#[cfg(all(doctest, feature = "onnx"))]
+#[doc = include_str!("../docs/foreign-models.md")]
+struct ForeignModels;

@@ -46,12 +46,8 @@ impl Data {
     pub fn open() -> Result<Self, Box<dyn Error>> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/digits.csv.gz");
         let digits = Digits::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let half = |rest: usize| {
-            let rows = || (rest..digits.classes.len()).step_by(2);
-            let images = rows().flat_map(|i| &digits.pixels[i * PIXELS..(i + 1) * PIXELS]).copied().collect();
-            Half { images, classes: rows().map(|i| digits.classes[i]).collect() }
-        };
-        let (mut training, mut held_out) = (half(0), half(1));
+        let [mut training, mut held_out] =
+            digits.split().map(|half| Half { images: half.pixels, classes: half.classes });
         // The data lies in the ball of radius 8 about 0, as every image does. A smaller ball has another centre: with
         // that as the origin, R is smaller, and so are T1 and the distance from N(0, I) to p_T1.
         let (origin, radius) = Empirical::new(&training.images, PIXELS)?.ball();

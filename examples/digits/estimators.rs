@@ -30,7 +30,7 @@ pub fn fit(estimator: Estimator, data: &Data, over: Interval) -> AnyResult<Fitte
         Estimator::Kernel => kernel(data),
         Estimator::Exact => exact(data),
         #[cfg(feature = "candle")]
-        Estimator::Network => network(),
+        Estimator::Network => network(data),
     }
 }
 
@@ -95,4 +95,58 @@ fn kernel(data: &Data) -> AnyResult<Fitted> {
 fn exact(data: &Data) -> AnyResult<Fitted> {
     let model = per_class(data, |images| Ok(law_score(Empirical::new(images, PIXELS)?)))?;
     Ok(Fitted { model, description: "the images themselves, and nothing else".into() })
+}
+
+/// The network that the example `train_digits` made.
+#[cfg(feature = "candle")]
+fn network(data: &Data) -> AnyResult<Fitted> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/digits-network");
+    let network = score_diffusion::networks::NetworkScore::load(&path)?;
+    let weights: usize = network.tensors().values().map(|tensor| tensor.elem_count()).sum();
+    let description = format!("{weights} trained weights, {}.safetensors", path.display());
+    Ok(Fitted { model: Box::new(moved::Moved { model: network, origin: data.origin.clone() }), description })
+}
+
+#[cfg(feature = "candle")]
+mod moved {
+    use score_diffusion::guidance::Conditions;
+    use score_diffusion::prelude::*;
+
+    /// A model of images, for images less an origin: `s(t, x + alpha_t origin)`, as `X_t` moves by `alpha_t origin`.
+    pub struct Moved<M> {
+        pub model: M,
+        pub origin: Vec<f64>,
+    }
+
+    impl<M: ConditionalScore<Scalar = f32>> ConditionalScore for Moved<M> {
+        type Scalar = f32;
+        fn dim(&self) -> usize {
+            self.model.dim()
+        }
+        fn accepts(&self, condition: &Condition) -> Result<(), ParameterError> {
+            self.model.accepts(condition)
+        }
+        fn scratch_len(&self, n_chains: usize) -> usize {
+            n_chains * self.dim() + self.model.scratch_len(n_chains)
+        }
+        fn score_given_into(
+            &self,
+            t: f64,
+            given: Conditions<'_>,
+            x: BatchView<'_, f32>,
+            out: BatchViewMut<'_, f32>,
+            scratch: &mut [f32],
+        ) -> Result<(), ScoreError> {
+            let (moved, scratch) = scratch.split_at_mut(x.as_slice().len());
+            let alpha = OrnsteinUhlenbeck.marginal(t).scale;
+            for ((moved, x), origin) in moved.iter_mut().zip(x.as_slice()).zip(self.origin.iter().cycle()) {
+                *moved = (f64::from(*x) + alpha * origin) as f32;
+            }
+            let moved = BatchView::new(moved, x.dim())?.starting_at(x.first_chain());
+            self.model.score_given_into(t, given, moved, out, scratch)
+        }
+        fn preferred_tile(&self) -> Option<usize> {
+            self.model.preferred_tile()
+        }
+    }
 }

@@ -104,6 +104,7 @@ impl Draws {
         }
         // the score's error is `output` times the network's
         let weight = setting.weighting.map_or(1.0, |w| w.at(&process, t) * level.output * level.output);
+        let weight = weight * setting.times.importance(&process, t);
         examples.weight.push(weight as f32);
         examples.noise.push(level.noise);
         examples.class.extend(class);
@@ -130,7 +131,7 @@ pub(super) struct Setting<'a> {
 impl<'a> Setting<'a> {
     pub(super) fn new(config: &TrainingConfig, description: &'a Description, data: &'a TrainingData) -> Self {
         let form = &config.form;
-        let (times, weighting, dropout) = (form.times, form.weighting, form.condition_dropout);
+        let (times, weighting, dropout) = (form.times.clone(), form.weighting, form.condition_dropout);
         Self { data, description, times, weighting, batch: form.batch, dropout }
     }
 }

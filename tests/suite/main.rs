@@ -24,12 +24,14 @@ mod learning_loss;
 mod metrics;
 mod mixture_law;
 mod mlp;
+#[cfg(feature = "candle")]
+mod networks;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod order;
 mod prepared;
+mod processes_discrete;
 mod properties;
 mod run_certificates;
 #[cfg(feature = "serde")]
 mod serialise;
-#[cfg(feature = "onnx")]
-mod onnx;
-mod processes_discrete;

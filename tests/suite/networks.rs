@@ -1,7 +1,4 @@
 //! Neural networks by candle: gradients, preconditioning, optimiser, training, checkpoints, files, and bits.
-#![cfg(feature = "candle")]
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use candle_core::{DType, Device, Tensor, Var};
 use score_diffusion::learning::{TimeDensity, Weighting};
 use score_diffusion::nalgebra::{DMatrix, DVector};
