@@ -179,11 +179,24 @@ impl<M: ConditionalScore> ScoreModel for Guided<M> {
     ) -> Result<(), ScoreError> {
         ParameterError::same("the list of times", "elements, one per chain", x.n_chains(), times.len())?;
         check_shapes(self.dim(), x, &out)?;
-        if self.guidance.is_none() {
-            return self.model.score_given_at_times_into(times, of(&self.given, x)?, x, out, scratch);
-        }
+        let given = of(&self.given, x)?;
+        let guided = |t: &f64| self.guidance_at(*t).is_some();
+        let Some(guidance) = self.guidance.as_ref().filter(|_| times.iter().any(guided)) else {
+            return self.model.score_given_at_times_into(times, given, x, out, scratch);
+        };
+        check_scratch(self.scratch_len(x.n_chains()), scratch)?;
+        let (base, scratch) = scratch.split_at_mut(x.as_slice().len());
+        let negative = of(&guidance.negative, x)?;
+        let mut base = BatchViewMut::new(base, self.dim())?.starting_at(x.first_chain());
+        self.model.score_given_at_times_into(times, negative, x, base.reborrow(), scratch)?;
+        self.model.score_given_at_times_into(times, given, x, out.reborrow(), scratch)?;
+        let scale = M::Scalar::of(guidance.scale);
         for_equal_times(times, |t, chains| {
-            self.score_into(t, x.columns(chains.clone()), out.columns_mut(chains), scratch)
+            if guided(&t) {
+                let (base, mut out) = (base.view().columns(chains.clone()), out.columns_mut(chains));
+                dispatch(Extrapolate { scale, base: base.as_slice(), out: out.as_mut_slice() });
+            }
+            Ok(())
         })
     }
     fn preferred_tile(&self) -> Option<usize> {
