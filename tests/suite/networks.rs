@@ -719,7 +719,7 @@ fn a_training_of_its_own() {
 fn threads_do_not_change_a_bit() {
     let run = |threads: &str| {
         let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_training_of_its_own", "--ignored", "--nocapture"])
+            .args(["--exact", "networks::a_training_of_its_own", "--ignored", "--nocapture"])
             .env("RAYON_NUM_THREADS", threads)
             .output()
             .unwrap();
@@ -886,16 +886,13 @@ fn configurations_are_checked_when_read() {
 
 // ---- the network that comes with the examples ----
 
-#[path = "../examples/support/digits_data.rs"]
-mod digits_data;
-
 /// Guided samples of the network in `examples/data` show what was asked for: their nearest training image is of that digit for at
 /// least 9 in 10. (Another machine rounds otherwise, but not so that a digit changes.) Held-out images agree with their nearest
 /// training image in 98.7 %. And samples are no copies: they are as far from the training images as held-out images are, not
 /// at the distance 0 of a copy.
 #[test]
 fn the_digits_network_draws_what_it_is_asked_for() {
-    use digits_data::{Digits, PIXELS};
+    use crate::support::digits_data::{Digits, PIXELS};
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
     let [training, held_out] = Digits::open(&folder.join("digits.csv.gz")).unwrap().split();
     assert_eq!((training.classes.len(), held_out.classes.len()), (899, 898));
