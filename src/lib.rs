@@ -96,6 +96,9 @@ struct Guarantees;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/distances.md")]
 struct Distances;
+#[cfg(doctest)]
+#[doc = include_str!("../docs/learning.md")]
+struct Learning;
 #[cfg(all(doctest, feature = "onnx"))]
 #[doc = include_str!("../docs/foreign-models.md")]
 struct ForeignModels;
