@@ -230,8 +230,9 @@ mod tests {
         (y - &h * y).norm_squared() / n / (1.0 - h.trace() / n) / (1.0 - h.trace() / n)
     }
 
-    /// More rows than features, as many, and fewer. The inverse is right to `2^-52` times a condition of at most `1e3 m/lambda`,
-    /// and the quotient divides by `(1 - tr H/n)^2`, at least `(lambda/(m + lambda))^2`.
+    /// More rows than features, as many, and fewer. Features are at most 1 in size, so `|F^T F/n| <= m`: the inverse is right to
+    /// `2^-52 m/lambda`, times 1e3 for an elimination of order 12, and the quotient divides by `1 - tr H/n`, at least
+    /// `lambda/(m + lambda)`.
     #[test]
     fn the_criterion_is_that_of_the_hat_matrix() {
         for (n, m) in [(40, 7), (12, 12), (5, 12)] {
