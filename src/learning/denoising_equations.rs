@@ -53,6 +53,14 @@ impl Frequencies {
         2 * self.len() + self.dim() + 1
     }
 
+    /// `[cos(w.y); sin(w.y)]` of one point.
+    pub fn waves(&self, y: &[f64], out: &mut [f64]) {
+        let (cos, sin) = out.split_at_mut(self.len());
+        cos.fill(0.0);
+        dispatch(Product { weights: &self.turns, bias: None, x: y, out: &mut *cos });
+        dispatch(Waves { cos, sin });
+    }
+
     /// `z z^T` summed over the points `mu_j`, which `point(j, mu)` writes, `j < n`.
     pub fn products(&self, n: usize, point: impl Fn(usize, &mut [f64]) + Sync) -> DMatrix<f64> {
         let (d, h, all) = (self.dim(), self.len(), self.stacked());
@@ -60,10 +68,7 @@ impl Frequencies {
             let (waves, mu) = z.split_at_mut(2 * h);
             mu[d] = 1.0;
             point(j, &mut mu[..d]);
-            let (cos, sin) = waves.split_at_mut(h);
-            cos.fill(0.0);
-            dispatch(Product { weights: &self.turns, bias: None, x: &mu[..d], out: &mut *cos });
-            dispatch(Waves { cos, sin });
+            self.waves(&mu[..d], waves);
             1.0
         });
         DMatrix::from_vec(all, all, sum)

@@ -118,8 +118,23 @@ enum Factor {
     Isotropic(f64),
     /// `1/v_i`
     Diagonal(Vec<f64>),
-    /// `L^-1` and `-L^-1 m`, where `C = L L^T`
-    Full { whiten: Packed<f64>, bias: Vec<f64> },
+    /// `L^-1` and `-L^-1 m`, where `C = L L^T`, in groups of rows.
+    Full(Vec<RowGroup>),
+}
+
+/// Rows of a group: two panels of a product, and a multiple of the lanes of [`Squares`].
+const ROWS: usize = 16;
+
+/// Up to [`ROWS`] rows of `L^-1`, which is lower triangular: they read the coordinates up to the last row's own.
+struct RowGroup {
+    whiten: Packed<f64>,
+    bias: Vec<f64>,
+}
+
+/// The coordinates `0..end` of points, for every group's `end`.
+fn leading(x: &[f64], d: usize) -> Vec<Vec<f64>> {
+    let ends = (0..d).step_by(ROWS).map(|first| d.min(first + ROWS));
+    ends.map(|end| x.chunks_exact(d).flat_map(|x| &x[..end]).copied().collect()).collect()
 }
 
 impl Em<'_> {
@@ -140,8 +155,12 @@ impl Em<'_> {
                 let log_det = (0..d).map(|i| 2.0 * ln(lower[i + d * i])).sum();
                 let inverse = inverse_of_lower(&lower, d);
                 let row = |i: usize| -(0..=i).map(|k| inverse[i + d * k] * mean[k]).sum::<f64>();
-                let whiten = Packed::new(d, d, |i, k| inverse[i + d * k]);
-                (log_det, Factor::Full { whiten, bias: (0..d).map(row).collect() })
+                let group = |first: usize| {
+                    let end = d.min(first + ROWS);
+                    let whiten = Packed::new(end - first, end, |i, k| inverse[first + i + d * k]);
+                    RowGroup { whiten, bias: (first..end).map(row).collect() }
+                };
+                (log_det, Factor::Full((0..d).step_by(ROWS).map(group).collect()))
             }
         }
     }
@@ -159,7 +178,10 @@ impl Em<'_> {
             .collect();
         let blocks = self.turned.each_block(|p, block, m| {
             let mut logits = vec![0.0; components * m];
-            let mut room = vec![0.0; if self.shape == CovarianceShape::Full { d * m } else { 0 }];
+            let full = self.shape == CovarianceShape::Full;
+            let mut room = vec![0.0; if full { (ROWS + LANES) * m } else { 0 }];
+            let x = &self.points.as_slice()[p * BLOCK * d..][..d * m];
+            let leading = if full { leading(x, d) } else { Vec::new() };
             for ((k, (constant, factor)), out) in factors.iter().enumerate().zip(logits.chunks_exact_mut(m)) {
                 let mean = &now.means[k * d..(k + 1) * d];
                 let precision = match factor {
@@ -171,10 +193,22 @@ impl Em<'_> {
                         squares(block, mean, Some(precisions), out);
                         1.0
                     }
-                    Factor::Full { whiten, bias } => {
-                        let x = &self.points.as_slice()[p * BLOCK * d..][..d * m];
-                        dispatch(Product { weights: whiten, bias: Some(bias), x, out: &mut room });
-                        dispatch(Norms { columns: &room, out });
+                    Factor::Full(groups) => {
+                        let (sums, room) = room.split_at_mut(LANES * m);
+                        sums.fill(0.0);
+                        for (group, x) in groups.iter().zip(&leading) {
+                            let columns = &mut room[..group.bias.len() * m];
+                            dispatch(Product {
+                                weights: &group.whiten,
+                                bias: Some(&group.bias),
+                                x,
+                                out: &mut *columns,
+                            });
+                            dispatch(Squares { columns, sums: &mut *sums });
+                        }
+                        for (q, sums) in out.iter_mut().zip(sums.as_chunks::<LANES>().0) {
+                            *q = total(sums);
+                        }
                         1.0
                     }
                 };
@@ -348,31 +382,38 @@ fn inverse_of_lower(l: &[f64], d: usize) -> Vec<f64> {
     inverse
 }
 
-/// `out_j <- |column j|^2`, in eight sums that are added in pairs.
-struct Norms<'a> {
+/// Sums of one column's squares.
+const LANES: usize = 8;
+
+/// Adds the squares of each column to its eight sums: element `i` to sum `i mod 8`, so that columns may come in pieces.
+struct Squares<'a> {
     columns: &'a [f64],
-    out: &'a mut [f64],
+    sums: &'a mut [f64],
 }
 
-impl Kernel for Norms<'_> {
+impl Kernel for Squares<'_> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let d = self.columns.len() / self.out.len();
-        for (column, out) in self.columns.chunks_exact(d).zip(self.out) {
-            let (eights, rest) = column.as_chunks::<8>();
-            let mut sums = [0.0; 8];
+        let (all, _) = self.sums.as_chunks_mut::<LANES>();
+        let height = self.columns.len() / all.len();
+        for (column, sums) in self.columns.chunks_exact(height).zip(all) {
+            let (eights, rest) = column.as_chunks::<LANES>();
             for z in eights {
-                for l in 0..8 {
+                for l in 0..LANES {
                     sums[l] += z[l] * z[l];
                 }
             }
             for (sum, z) in sums.iter_mut().zip(rest) {
                 *sum += z * z;
             }
-            *out = ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
         }
     }
+}
+
+/// The eight sums, added in pairs.
+fn total(sums: &[f64; LANES]) -> f64 {
+    ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]))
 }
 
 /// Logits of a block, component after component, become responsibilities; `totals` the logarithms of the densities.
@@ -406,6 +447,50 @@ impl Kernel for Softmax<'_> {
         }
         for ((total, largest), sum) in totals.iter_mut().zip(&largest).zip(&sums) {
             *total = largest + ln(*sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::BatchView;
+    use crate::noise::{NoiseField, Phase, Stream};
+
+    /// The likelihood against one from solves of the covariance. The twin: the last coordinate matters.
+    #[test]
+    fn groups_of_rows_are_the_whole_factor() {
+        for d in [1, 7, 15, 16, 17, 33] {
+            let n = 2 * BLOCK + 7;
+            let (mut x, mut a) = (vec![0.0; d * n], vec![0.0; d * d]);
+            let stream = Stream { phase: Phase::User, node: 0 };
+            NoiseField::new(1).fill(stream, 0, 0, d, &mut x).unwrap();
+            NoiseField::new(2).fill(stream, 0, 0, d, &mut a).unwrap();
+            let points = Points::new(BatchView::new(&x, d).unwrap()).unwrap();
+            let turned = Turned::new(&points);
+            let em = Em { points: &points, turned: &turned, shape: CovarianceShape::Full, floor: 1e-6 };
+            let a = DMatrix::from_vec(d, d, a);
+            let covariance = &a * a.transpose() / d as f64 + DMatrix::identity(d, d);
+            let mean: Vec<f64> = (0..d).map(|i| i as f64 / d as f64).collect();
+            let of = |covariance: &DMatrix<f64>| {
+                let covariances = covariance.as_slice().to_vec();
+                em.expect(&Parameters { weights: vec![1.0], means: mean.clone(), covariances }).log_likelihood
+            };
+            let factor = covariance.clone().cholesky().unwrap();
+            let log_det: f64 = factor.l().diagonal().iter().map(|v| 2.0 * ln(*v)).sum();
+            let constant = log_det + d as f64 * ln(std::f64::consts::TAU);
+            let exact: f64 = (0..n)
+                .map(|j| {
+                    let away = nalgebra::DVector::from_fn(d, |i, _| points.point(j)[i] - mean[i]);
+                    -0.5 * (constant + away.dot(&factor.solve(&away)))
+                })
+                .sum();
+            // the covariance is at least I and at most its trace, about 2d: that is its condition; sums of d terms
+            let tolerance = 1e3 * d as f64 * f64::EPSILON * exact.abs();
+            assert!((of(&covariance) - exact).abs() < tolerance, "{d}: {} {exact}", of(&covariance));
+            let mut off = covariance.clone();
+            off[(d - 1, d - 1)] *= 1.001;
+            assert!((of(&off) - exact).abs() > 100.0 * tolerance, "{d}");
         }
     }
 }

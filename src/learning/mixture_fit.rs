@@ -35,7 +35,7 @@ use nalgebra::DMatrix;
 /// has distinct points. So a fit may have fewer components than asked for; it never has more.
 ///
 /// # Cost
-/// With full covariances `2 d^2` operations for each component and point in the E-step, and as many in the M-step where the
+/// With full covariances `d (d + 16)` operations for each component and point in the E-step, and `2 d^2` in the M-step where the
 /// responsibility is above 2^-106; with the others `3 d`. Memory for the data twice and `n K` numbers.
 ///
 /// # Errors
