@@ -73,7 +73,7 @@ fn train(options: &Options, training: &Digits, held_out: &Digits) -> Result<Netw
         }
     }
     let start = Instant::now();
-    let deadline = options.minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes));
+    let deadline = options.minutes.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes)).transpose()?;
     let mut bar = ProgressBar::new();
     let mut losses = Vec::new();
     let end = trainer.run(&mut |now: &TrainingProgress| {

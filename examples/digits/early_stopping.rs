@@ -4,6 +4,7 @@ use crate::data::{Data, median, nearest};
 use crate::digits_data::PIXELS;
 use crate::{DigitSampler, digit_sampler, pictures, progress_bar};
 use score_diffusion::prelude::*;
+use score_diffusion::sampler::StepKind;
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -34,7 +35,8 @@ pub fn compare(
     let mut stopped = Vec::new();
     let mut look = |p: &Progress<f32>| {
         bar.set_position(p.steps_done);
-        if stops.contains(&p.node) {
+        // the last state before the final denoising, not after it
+        if stops.contains(&p.node) && p.kind != StepKind::Denoise {
             stopped.push((p.time, p.states.to_batch()));
         }
         ControlFlow::Continue(())

@@ -93,6 +93,7 @@ pub trait ConditionalScore: Send + Sync {
     ) -> Result<(), ScoreError> {
         ParameterError::same("the list of times", "elements, one per chain", x.n_chains(), times.len())?;
         crate::score::check_shapes(self.dim(), x, &out)?;
+        given.check(x.n_chains())?;
         for_equal_times(times, |t, chains| {
             let (x, out) = (x.columns(chains.clone()), out.columns_mut(chains.clone()));
             self.score_given_into(t, given.columns(chains), x, out, scratch)

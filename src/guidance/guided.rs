@@ -1,6 +1,6 @@
 //! [`Guided`]: classifier-free guidance.
 
-use super::condition::{Conditions, Given};
+use super::condition::{Condition, Conditions, Given};
 use super::conditional_score::ConditionalScore;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
@@ -18,7 +18,7 @@ use crate::simd::{Kernel, dispatch};
 /// s(t, x) = s(t, x | y)                                        elsewhere
 /// ```
 /// `w = 1` is the conditional model itself and costs one evaluation, as do the times outside the interval; the others cost
-/// two. `w = 0` is the score given `y'`. Larger `w` asks for the condition more than the data does: the samples' law is
+/// two (so does a batch of different times if one of them is inside). `w = 0` is the score given `y'`. Larger `w` asks for the condition more than the data does: the samples' law is
 /// then no longer `p(x | y)`. Guiding at middle times alone keeps more of the variety; there the score's scale is neither
 /// all noise nor all detail.
 ///
@@ -50,12 +50,13 @@ pub struct Guided<M> {
     model: M,
     given: Given,
     guidance: Option<Guidance>,
+    /// Where guidance counts, if there is any; everywhere by default.
+    over: Option<Interval>,
 }
 
 #[derive(Debug, Clone)]
 struct Guidance {
     scale: f64,
-    over: Option<Interval>,
     negative: Given,
 }
 
@@ -67,7 +68,7 @@ impl<M: ConditionalScore> Guided<M> {
     pub fn new(model: M, given: impl Into<Given>) -> Result<Self, ParameterError> {
         let given = given.into();
         check(&model, &given)?;
-        Ok(Self { model, given, guidance: None })
+        Ok(Self { model, given, guidance: None, over: None })
     }
 
     /// Guides by `scale`, away from what the model does if nothing is asked.
@@ -75,7 +76,7 @@ impl<M: ConditionalScore> Guided<M> {
     /// # Errors
     /// [`ParameterError`] unless `scale` is finite and not negative; if it is not 1 and the model must be asked something.
     pub fn with_scale(self, scale: f64) -> Result<Self, ParameterError> {
-        self.with_guidance(scale, super::Condition::Unconditional)
+        self.with_guidance(scale, Condition::Unconditional)
     }
 
     /// Guides by `scale`, away from negative conditions: one for all chains, or one for each.
@@ -90,14 +91,13 @@ impl<M: ConditionalScore> Guided<M> {
             return Ok(Self { guidance: None, ..self });
         }
         check(&self.model, &negative)?;
-        let over = self.guidance.as_ref().and_then(|g| g.over);
-        Ok(Self { guidance: Some(Guidance { scale, over, negative }), ..self })
+        Ok(Self { guidance: Some(Guidance { scale, negative }), ..self })
     }
 
     /// Guides only at times in this interval, its ends included.
     #[must_use]
     pub fn only_within(self, over: Interval) -> Self {
-        Self { guidance: self.guidance.map(|g| Guidance { over: Some(over), ..g }), ..self }
+        Self { over: Some(over), ..self }
     }
 
     /// The model.
@@ -108,19 +108,25 @@ impl<M: ConditionalScore> Guided<M> {
     /// The guidance that counts at a time.
     fn guidance_at(&self, t: f64) -> Option<&Guidance> {
         let within = |over: Interval| over.to() <= t && t <= over.from();
-        self.guidance.as_ref().filter(|g| g.over.is_none_or(within))
+        self.guidance.as_ref().filter(|_| self.over.is_none_or(within))
     }
 }
 
 /// Refuses conditions that the model does not take.
 fn check(model: &impl ConditionalScore, given: &Given) -> Result<(), ParameterError> {
     ParameterError::not_empty("conditions", given.all().len())?;
-    given.all().iter().try_for_each(|condition| model.accepts(condition))
+    given.all().iter().try_for_each(|condition| {
+        // the variant is public, so a vector need not come from `Condition::vector`
+        if let Condition::Vector(values) = condition {
+            ParameterError::all_finite("the condition", values)?;
+        }
+        model.accepts(condition)
+    })
 }
 
 /// The conditions of a batch's chains.
 fn of<'a, T>(given: &'a Given, x: BatchView<'_, T>) -> Result<Conditions<'a>, ParameterError> {
-    given.of(x.first_chain()..x.first_chain() + x.n_chains() as u64)
+    given.of(x.first_chain()..x.first_chain().saturating_add(x.n_chains() as u64))
 }
 
 /// `out <- base + scale (out - base)`

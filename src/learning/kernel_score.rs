@@ -120,6 +120,9 @@ const UNITS: f64 = 64.0;
 /// Points that one thread takes at a time when all are left out in turn.
 const PIECE: usize = 64;
 
+/// The child of the seed's field that leaving out draws from; no other part of the crate draws there.
+const LEAVE_ONE_OUT: u64 = 0x006c_6f6f_206b_6465;
+
 impl<F: ForwardProcess> KernelScore<F> {
     /// The estimator from the points of `data`, `dim` coordinates each, point after point, in f64.
     ///
@@ -286,7 +289,7 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
             at
         };
         let (alpha, sigma) = (transition.scale, transition.std_dev());
-        let field = NoiseField::new(seed);
+        let field = NoiseField::new(seed).child(LEAVE_ONE_OUT);
         let pieces = in_order(n.div_ceil(PIECE), |piece| {
             let (mut xi, mut x, mut out) = (vec![0.0; d], vec![0.0; d], vec![0.0; d]);
             let mut scratch = vec![0.0; ROOM * d];
@@ -295,7 +298,7 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
                 let skip = (k as u128 * m as u128 / n as u128) as usize;
                 let point = self.tree.point(skip);
                 if noisy {
-                    field.fill_slabs(Stream { phase: Phase::Metric, node: 0 }, k as u64, 0, d, 1, &mut xi);
+                    field.fill_slabs(Stream { phase: Phase::Law, node: 0 }, k as u64, 0, d, 1, &mut xi);
                     for ((x, v), z) in x.iter_mut().zip(&point).zip(&xi) {
                         *x = alpha * v + sigma * z;
                     }
@@ -344,8 +347,15 @@ impl<F: ForwardProcess, T: Real> KernelScore<F, T> {
         ParameterError::not_empty("candidates", candidates.len())?;
         ParameterError::each("candidates", candidates, |h| h.is_finite() && h >= 0.0, "finite and not negative")?;
         let mut best = (f64::INFINITY, candidates[0]);
-        for &bandwidth in candidates {
+        for (index, &bandwidth) in candidates.iter().enumerate() {
             let loss = Self { bandwidth, ..self.clone() }.leave_one_out(criterion, n, seed)?;
+            // a point far from all others has no density at a small bandwidth; NaN has no excuse
+            if loss.is_nan() {
+                let allowed = "one at which the loss is a number";
+                return Err(
+                    ParameterError::ElementOutOfRange { name: "candidates", index, given: bandwidth, allowed }.into()
+                );
+            }
             if loss < best.0 {
                 best = (loss, bandwidth);
             }

@@ -442,10 +442,16 @@ fn score_one<T: Real, A: Real>(
     let (d, mut room) = (tree.dim, Room::new(scratch, tree.dim));
     if at.scale < NO_SIGNAL {
         // all points are at the middle, to all digits
+        let away = |j: usize| at.scale * tree.middle[j] - x(j);
+        let square: f64 = (0..d).map(|j| away(j) * away(j)).sum();
+        // in powers of 2, as below
+        let log_density = -0.5 * LOG2_E * (square / at.variance + d as f64 * ln(TAU * at.variance));
+        let thin = floor.map_or(0.0, |floor| log_density - floor);
+        let share = if thin < 0.0 { thin.exp2_lane() } else { 1.0 };
         for j in 0..d {
-            write(j, (at.scale * tree.middle[j] - x(j)) / at.variance);
+            write(j, share * (away(j) / at.variance));
         }
-        return 0.0;
+        return log_density;
     }
     let mut square = 0.0;
     for j in 0..d {
@@ -501,7 +507,7 @@ impl<T: Real, A: Real> Kernel for Scores<'_, T, A> {
             let mut finite = true;
             let write = |j: usize, s: f64| {
                 out[j] = T::of(s);
-                finite &= s.is_finite();
+                finite &= out[j].as_f64().is_finite();
             };
             score_one(&shared, |j| x[j].as_f64(), write, scratch, &mut work);
             far |= !finite;

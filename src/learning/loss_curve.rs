@@ -153,7 +153,9 @@ impl LossAtTime {
     /// [`ParameterError`] unless `0 < confidence < 1`.
     pub fn error_bound(&self, confidence: f64) -> Result<f64, ParameterError> {
         let margin = self.loss.upper(confidence)? - self.loss.value;
-        Ok(((self.loss.value - self.constant_at_least()).max(0.0) + margin).max(0.0))
+        // not by `max`, which would make 0 of NaN
+        let at_least_zero = |v: f64| if v < 0.0 { 0.0 } else { v };
+        Ok(at_least_zero(at_least_zero(self.loss.value - self.constant_at_least()) + margin))
     }
 
     /// `eps_t^2` itself, unbiased (so it may be negative by chance), for a **known** Fisher information `J_t`.

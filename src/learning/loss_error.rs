@@ -35,7 +35,7 @@ pub enum LossError {
         #[source]
         cause: ScoreError,
     },
-    /// The score at a noised point, or its square, is not finite.
+    /// The score at a noised point is not finite, or its square is above 1e150, where means and errors have no digits left.
     #[error("the score of point {point} at t = {time} or its square is not finite")]
     NotFinite {
         /// The point's number: its column, counted from the batch's first chain.

@@ -119,7 +119,8 @@ impl MixtureEm {
         let points = points.centred(&mean);
         let variance = points.as_slice().iter().map(|x| x * x).sum::<f64>() / points.as_slice().len() as f64;
         let floor = self.variance_floor * variance;
-        ParameterError::check("the variance of the data", variance, floor > 0.0, "positive: all points are equal")?;
+        let allowed = "positive, and its floor no subnormal number: all points are equal, or nearly";
+        ParameterError::check("the variance of the data", variance, floor >= f64::MIN_POSITIVE, allowed)?;
         let turned = Turned::new(&points);
         let em = Em { points: &points, turned: &turned, shape: self.shape, floor };
         let ends = (0..self.restarts as u64).map(|start| {
@@ -127,7 +128,7 @@ impl MixtureEm {
             self.climb(&em, em.start(&clusters.labels, &clusters.centres))
         });
         // the first of equals
-        let mut restarts = Vec::with_capacity(self.restarts);
+        let mut restarts = Vec::new();
         let mut best: Option<End> = None;
         for end in ends {
             restarts.push(end.log_likelihood());
@@ -293,8 +294,8 @@ impl MixtureFit {
         ParameterError::same("the data", "coordinates per point", self.law.dim(), data.dim())?;
         let points = Points::new(data)?;
         // variances have a floor, so there is a density
-        let each = points.as_slice().chunks_exact(points.dim()).filter_map(|x| self.law.log_density(x));
-        Ok(each.sum())
+        let density = |x: &[f64]| self.law.log_density(x).unwrap_or(f64::NEG_INFINITY);
+        Ok(points.as_slice().chunks_exact(points.dim()).map(density).sum())
     }
 
     /// Free parameters: `K - 1` weights, `K d` coordinates of means, and the covariances.

@@ -99,6 +99,9 @@ pub struct RandomFeatures {
     covariance: CovarianceEstimator,
 }
 
+/// Matrices of twice as many rows and columns are decomposed.
+const MOST_FREQUENCIES: usize = 1 << 14;
+
 impl RandomFeatures {
     /// With this many frequencies, bandwidths 0.1, 0.2, 0.5 and 1, the ridge by cross-validation in 4 parts, and the
     /// covariance of Ledoit and Wolf.
@@ -106,7 +109,10 @@ impl RandomFeatures {
     /// # Errors
     /// [`ParameterError`] if `frequencies` is 0.
     pub fn new(frequencies: usize) -> Result<Self, ParameterError> {
-        ParameterError::not_empty("the number of frequencies", frequencies)?;
+        if frequencies == 0 || frequencies > MOST_FREQUENCIES {
+            let (name, given) = ("the number of frequencies", frequencies as u64);
+            return Err(ParameterError::Count { name, given, allowed: "between 1 and 16384" });
+        }
         let bandwidths = vec![0.1, 0.2, 0.5, 1.0];
         let (ridge, covariance) = (Ridge::CrossValidated { folds: 4 }, CovarianceEstimator::LedoitWolf);
         Ok(Self { frequencies, bandwidths, ridge, covariance })

@@ -124,7 +124,7 @@ impl<'a, T: Real> Replicates<'a, T> {
                 loss += off * off;
                 control += target * target;
             }
-            if !loss.is_finite() {
+            if !(loss <= LARGEST && control <= LARGEST) {
                 return Err(LossError::NotFinite { point: first_chain + j as u64, time });
             }
             *drawn = Drawn { loss, control: control - dim as f64 / at.variance };
@@ -132,6 +132,9 @@ impl<'a, T: Real> Replicates<'a, T> {
         Ok(&self.drawn)
     }
 }
+
+/// No point's loss may be larger: sums of its squares over any data would overflow, and a mean of infinities is none.
+const LARGEST: f64 = 1e150;
 
 /// The mean loss with and without the control variate.
 pub(super) struct Mean {

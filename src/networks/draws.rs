@@ -36,7 +36,7 @@ impl Draws {
         let mut order: Vec<usize> = (0..points).collect();
         for last in (1..points).rev() {
             let u = uniform(self.0.words_at(ORDER, epoch, last as u64));
-            // u < 1, and rounding may reach `last + 1` only beyond 2^53 points
+            // u may be 1, once in 2^53
             order.swap(last, ((u * (last + 1) as f64) as usize).min(last));
         }
         order
@@ -112,7 +112,7 @@ impl Draws {
     }
 }
 
-/// 53 bits of two words, in `(0, 1)`.
+/// 53 bits of two words, in `(0, 1]`: the largest rounds to 1.
 fn uniform(words: [u32; 4]) -> f64 {
     let bits = (u64::from(words[0]) << 32 | u64::from(words[1])) >> 11;
     (bits as f64 + 0.5) / (1_u64 << 53) as f64

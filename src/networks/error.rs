@@ -105,7 +105,8 @@ pub enum TrainingError {
         /// The number of classes.
         classes: u32,
     },
-    /// The loss or the gradient is NaN or infinite. The weights are those from before the step.
+    /// The loss or the gradient is NaN or infinite. The weights are those from before the step; for the held-out loss, which is
+    /// measured after the step, those from after it.
     #[error("in step {step} the {what} is {given:?}; a smaller learning rate may help")]
     NotFinite {
         /// The step, from 0.

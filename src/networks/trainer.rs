@@ -132,6 +132,7 @@ impl Trainer {
             description = description.with_classes(data.classes(), config.form.condition_dropout > 0.0)?;
         }
         // times at which nothing can be trained are refused here, not in some step
+        config.form.times.check(&description.process())?;
         let over = config.form.times.over();
         for t in [over.from(), over.to()] {
             description.preconditioning().at(&description.process(), t).map_err(refused)?;
@@ -167,7 +168,11 @@ impl Trainer {
         ParameterError::same("the held-out data", "coordinates per point", self.data.dim(), held_out.data.dim())?;
         let (expected, given) = (self.data.classes() as usize, held_out.data.classes() as usize);
         ParameterError::same("the held-out data", "classes", expected, given)?;
-        let examples = held_out.data.len() * held_out.draws;
+        let examples = held_out.data.len().checked_mul(held_out.draws).filter(|&n| n <= MOST_EXAMPLES);
+        let Some(examples) = examples else {
+            let (name, given) = ("draws", held_out.draws as u64);
+            return Err(ParameterError::Count { name, given, allowed: "at most 2^32 over the points" }.into());
+        };
         let strata = self.draws.order(u64::from(u32::MAX), examples);
         Ok(Self { held_out: Some(held_out), strata, ..self })
     }
@@ -352,6 +357,9 @@ impl Trainer {
     }
 }
 
+/// Held-out examples that are measured together.
+const MOST_EXAMPLES: usize = 1 << 32;
+
 fn finite(step: u64, what: &'static str, given: f64) -> Result<f64, TrainingError> {
     if given.is_finite() { Ok(given) } else { Err(TrainingError::NotFinite { step, what, given }) }
 }
@@ -360,8 +368,9 @@ fn finite(step: u64, what: &'static str, given: f64) -> Result<f64, TrainingErro
 fn refused(error: ScoreError) -> TrainingError {
     match error {
         ScoreError::Parameter(error) => error.into(),
-        ScoreError::Undefined { time, reason } => {
-            ParameterError::OutOfRange { name: "a time of the density", given: time, allowed: reason }.into()
+        ScoreError::Undefined { time, .. } => {
+            let allowed = "one with noise and with signal";
+            ParameterError::OutOfRange { name: "a time of the density", given: time, allowed }.into()
         }
         other => NetworkError::Candle(candle_core::Error::Msg(other.to_string())).into(),
     }

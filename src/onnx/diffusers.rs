@@ -47,6 +47,7 @@ pub struct DiffusersScheduler {
     process: DiscreteVariancePreserving,
     parametrisation: Parametrisation,
     spacing: Spacing,
+    counts_the_end: bool,
     steps_offset: usize,
     ends_at_data: bool,
     clip_range: Option<f64>,
@@ -83,6 +84,36 @@ const CLASSES: [&str; 20] = [
     "RePaintScheduler",
 ];
 
+/// Schedulers that space all timesteps evenly when nothing is said.
+const EVENLY_SPACED: [&str; 12] = [
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "DPMSolverSDEScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "SASolverScheduler",
+];
+
+/// Schedulers that count one timestep more, the end of the last step, which they do not call the network at.
+const COUNT_THE_END: [&str; 4] =
+    ["DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler", "SASolverScheduler"];
+
+/// Schedulers that clip denoised states when nothing is said.
+const CLIPPING: [&str; 6] = [
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+    "DDIMScheduler",
+    "DDIMParallelScheduler",
+    "DDIMInverseScheduler",
+    "RePaintScheduler",
+];
+
 impl DiffusersScheduler {
     /// Reads a `scheduler_config.json`.
     ///
@@ -104,7 +135,10 @@ impl DiffusersScheduler {
             serde_json::from_str(text).map_err(|error| OnnxError::NotJson { reason: error.to_string() })?;
         let config = Config(&fields);
         config.check_kind()?;
+        // what is not said has the meaning that the scheduler's own class gives it
+        let class = config.word("_class_name")?.unwrap_or("DDPMScheduler");
         let spacing = match config.word("timestep_spacing")? {
+            None if EVENLY_SPACED.contains(&class) => Spacing::Linspace,
             None | Some("leading") => Spacing::Leading,
             Some("trailing") => Spacing::Trailing,
             Some("linspace") => Spacing::Linspace,
@@ -116,13 +150,14 @@ impl DiffusersScheduler {
             Some("v_prediction") => Parametrisation::Velocity,
             Some(_) => return Err(config.refuse("prediction_type", "epsilon, sample or v_prediction")),
         };
-        let clips = config.truth("clip_sample", false)? && !config.truth("thresholding", false)?;
+        let clips = config.truth("clip_sample", CLIPPING.contains(&class))? && !config.truth("thresholding", false)?;
         Ok(Self {
             process: config.process()?,
             parametrisation,
             spacing,
+            counts_the_end: COUNT_THE_END.contains(&class),
             steps_offset: config.count("steps_offset")?.unwrap_or(0),
-            ends_at_data: config.truth("set_alpha_to_one", true)?,
+            ends_at_data: config.truth("set_alpha_to_one", class != "PNDMScheduler")?,
             clip_range: if clips { Some(config.number("clip_sample_range")?.unwrap_or(1.0)) } else { None },
         })
     }
@@ -148,7 +183,9 @@ impl DiffusersScheduler {
         self.clip_range
     }
 
-    /// The timesteps at which the scheduler would call the network in a run of `n_steps`, the noisiest first.
+    /// The timesteps at which the scheduler would call the network in a run of `n_steps`, the noisiest first: as DDPM, DDIM,
+    /// Euler, Euler ancestral, and the multistep solvers (DPM-Solver, DEIS, UniPC, SA-Solver) space them. Others visit other
+    /// timesteps, some between whole numbers (KDPM2) or several times (Heun, PNDM); for them this is a grid with the same spacing.
     ///
     /// # Errors
     /// [`ParameterError`] unless `1 <= n_steps <= N`.
@@ -162,7 +199,14 @@ impl DiffusersScheduler {
         let whole = |x: f64| x.round_ties_even() as usize;
         let down = (0..n_steps).rev();
         Ok(match self.spacing {
+            Spacing::Leading if self.counts_the_end => {
+                down.map(|k| (k + 1) * (n / (n_steps + 1)) + self.steps_offset).collect()
+            }
             Spacing::Leading => down.map(|k| k * (n / n_steps) + self.steps_offset).collect(),
+            Spacing::Linspace if self.counts_the_end => {
+                let gap = (n - 1) as f64 / n_steps as f64;
+                (1..=n_steps).rev().map(|k| whole(k as f64 * gap)).collect()
+            }
             Spacing::Linspace => {
                 let gap = (n - 1) as f64 / (n_steps - 1).max(1) as f64;
                 down.map(|k| whole(k as f64 * gap)).collect()
@@ -236,6 +280,10 @@ impl<'a> Config<'a> {
         if self.word("_class_name")?.is_some_and(|name| !CLASSES.contains(&name)) {
             let supported = "a scheduler of a table of betas, such as DDPMScheduler or DDIMScheduler";
             return Err(self.refuse("_class_name", supported));
+        }
+        if self.word("timestep_type")? == Some("continuous") {
+            let supported = "discrete: a network that takes continuous noise levels has a TimeInput of its own";
+            return Err(self.refuse("timestep_type", supported));
         }
         if self.truth("use_flow_sigmas", false)? {
             return Err(self.refuse("use_flow_sigmas", "false: flow matching is another path"));

@@ -146,7 +146,12 @@ impl<F: ForwardProcess> Evaluation<F> {
             let (state, output) = (T::of(state), T::of(output));
             for ((out, &raw), &x) in out.chain_mut(j).iter_mut().zip(raw).zip(x.chain(j)) {
                 let raw = output * T::of(f64::from(raw));
-                *out = if state == T::default() { raw } else { state * x + raw };
+                // a network may make a number of a state that is none
+                *out = match x.is_finite() {
+                    false => T::of(f64::NAN),
+                    true if state == T::default() => raw,
+                    true => state * x + raw,
+                };
             }
         }
         Ok(())

@@ -35,7 +35,7 @@ use std::sync::Arc;
 ///
 /// # What is not promised
 /// Tables are computed in f64. Those of diffusers are in single precision, where `1 - alpha_bar` has four digits at the first
-/// timesteps and `alpha_bar` loses up to `6e-8 k` of itself by timestep `k`; `tests/suite/processes_discrete.rs` has the distance.
+/// timesteps and `alpha_bar` loses up to `1.2e-7 k` of itself by timestep `k`; `tests/suite/processes_discrete.rs` has the distance.
 /// To have their very numbers, give them to `from_alpha_bars`.
 ///
 /// Below `t = 1` there is less noise than the network was ever trained on. Most runs should stop at `t = 1`.
@@ -146,9 +146,9 @@ impl DiscreteVariancePreserving {
         let last = alpha_bars.len() - 1;
         let mut before = 1.0;
         for (index, &given) in alpha_bars.iter().enumerate() {
-            if !(given < before && (given > 0.0 || (given == 0.0 && index == last))) {
+            if !(given < before && (given >= f64::MIN_POSITIVE || (given == 0.0 && index == last))) {
                 let allowed =
-                    "positive (0 at the last timestep at most) and below the one before it, which is 1 at first";
+                    "a positive normal number (0 at the last timestep at most) and below the one before it, 1 at first";
                 return Err(ParameterError::ElementOutOfRange { name: "alpha_bars", index, given, allowed });
             }
             before = given;
@@ -256,6 +256,10 @@ impl DiscreteVariancePreserving {
     /// Ornstein-Uhlenbeck time that passes between `s` and `t`, to rounding.
     #[must_use]
     pub fn elapsed(&self, s: f64, t: f64) -> f64 {
+        // beyond the range: at the last timestep of a table with zero terminal SNR nothing is left of the data
+        if t > self.time_limit() && s <= self.time_limit() {
+            return f64::INFINITY;
+        }
         let Table { rates, clock, .. } = &*self.table;
         let (first, last) = (self.piece_above(s), self.piece_below(t));
         if s == 0.0 {
@@ -274,6 +278,9 @@ impl DiscreteVariancePreserving {
     /// The time at which as much Ornstein-Uhlenbeck time has passed (within the process's range).
     #[must_use]
     pub fn time_at_elapsed(&self, tau: f64) -> f64 {
+        if tau.is_nan() {
+            return tau;
+        }
         let Table { rates, clock, .. } = &*self.table;
         let piece = clock[1..rates.len()].partition_point(|&end| end < tau);
         (piece as f64 + (tau - clock[piece]).max(0.0) / rates[piece]).min(self.time_limit())
@@ -307,8 +314,15 @@ impl DiscreteVariancePreserving {
 }
 
 fn check_count(n_timesteps: usize) -> Result<(), ParameterError> {
-    ParameterError::not_empty("the number of timesteps", n_timesteps)
+    if n_timesteps == 0 || n_timesteps > MOST_TIMESTEPS {
+        let (name, given) = ("the number of timesteps", n_timesteps as u64);
+        return Err(ParameterError::Count { name, given, allowed: "between 1 and 2^24" });
+    }
+    Ok(())
 }
+
+/// More than anybody trains with.
+const MOST_TIMESTEPS: usize = 1 << 24;
 
 fn check_ends(beta_start: f64, beta_end: f64, n_timesteps: usize) -> Result<(), ParameterError> {
     check_count(n_timesteps)?;

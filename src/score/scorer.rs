@@ -136,6 +136,10 @@ impl<'a, T: Real> Scorer<'a, T> {
                     let (own, column) = (view.columns(j..j + 1), target.columns_mut(j..j + 1));
                     evaluate(self.model, j..j + 1, own, column, &mut self.scratch)
                         .map_err(|error| refused(j, error))?;
+                    // the first column that fails is named, whichever way it fails
+                    if !target.view().chain(j).iter().all(|s| s.as_f64().is_finite()) {
+                        return Err(Culprit { column: j, fault: Fault::ScoreNotFinite });
+                    }
                 }
                 if !matches!(error, ScoreError::Model(_)) {
                     return Err(refused(0, error));

@@ -184,3 +184,32 @@ fn conditions_survive_json() {
         assert_eq!(again, given);
     }
 }
+
+/// The interval and the scale may be given in either order.
+#[test]
+fn the_interval_outlives_the_scale() {
+    let over = Interval::new(1.0, 0.2).unwrap();
+    let new = || Guided::new(classes::<f64>(), Condition::Class(0)).unwrap();
+    let x = BatchView::new(&[0.3, -0.1], 2).unwrap();
+    let one = new().only_within(over).with_scale(3.0).unwrap();
+    let other = new().with_scale(1.0).unwrap().only_within(over).with_scale(2.0).unwrap().with_scale(3.0).unwrap();
+    let plain = new();
+    for (t, inside) in [(0.1, false), (0.5, true), (1.5, false)] {
+        assert_eq!(one.score(t, x).unwrap(), other.score(t, x).unwrap());
+        assert_eq!(one.score(t, x).unwrap() != plain.score(t, x).unwrap(), inside, "{t}");
+    }
+}
+
+#[test]
+fn a_list_of_conditions_that_is_too_short_is_refused_with_times_too() {
+    let x = BatchView::new(&[0.0; 4], 2).unwrap();
+    let (mut out, mut scratch) = ([0.0; 4], [0.0; 64]);
+    let view = BatchViewMut::new(&mut out, 2).unwrap();
+    let short = [Condition::Class(0)];
+    let refused =
+        classes::<f64>().score_given_at_times_into(&[0.1, 0.1], Conditions::each(&short), x, view, &mut scratch);
+    assert!(refused.unwrap_err().to_string().contains("1 elements, one per chain where 2"));
+    // a vector that does not come from its constructor
+    let nan = Condition::Vector([f64::NAN].into());
+    assert!(Guided::new(classes::<f64>(), nan).unwrap_err().to_string().contains("the condition[0] is NaN"));
+}

@@ -346,7 +346,7 @@ fn leaving_out_is_what_it_says() {
     let law = model.law().unwrap();
     let inside = points.chunks(d).map(|v| -law.log_density(v).unwrap()).sum::<f64>() / m as f64;
     assert!((ours - inside).abs() > 1e-3);
-    // a loss is a mean of squares of the same noise for every bandwidth: it has a minimum, and repeats
+    // a loss is a mean of squares of the same noise for every bandwidth: it repeats
     let loss = BandwidthCriterion::DenoisingLoss { time: t };
     assert_eq!(model.leave_one_out(loss, m, 3).unwrap(), model.leave_one_out(loss, m, 3).unwrap());
 }

@@ -721,6 +721,7 @@ fn threads_do_not_change_a_bit() {
         let child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "networks::a_training_of_its_own", "--ignored", "--nocapture"])
             .env("RAYON_NUM_THREADS", threads)
+            .env_remove("CANDLE_NUM_THREADS")
             .output()
             .unwrap();
         let text = String::from_utf8(child.stdout).unwrap();
