@@ -9,7 +9,9 @@
 //! with the ridge chosen anew for every n, bias and variance fall together, more slowly.
 #![allow(clippy::disallowed_methods, reason = "a table needs no bit-for-bit arithmetic")]
 
-use score_diffusion::learning::{CovarianceEstimator, CovarianceShape, GaussianFit, MixtureEm, RandomFeatures};
+use score_diffusion::learning::{
+    BandwidthRule, CovarianceEstimator, CovarianceShape, GaussianFit, KernelScore, MixtureEm, RandomFeatures,
+};
 use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::prelude::*;
 use std::error::Error;
@@ -43,6 +45,14 @@ impl Estimator {
         Self::new(name, slope, move |data, seed| {
             let fit = MixtureEm::new(components, shape)?.with_restarts(5)?.fit(data, seed)?;
             Ok(Box::new(ExactScore::new(fit.into_law(), OrnsteinUhlenbeck)))
+        })
+    }
+
+    /// With the bandwidth that is best for a density's gradient: `n^(-4/(d+6))` for smooth laws, up to logarithms.
+    fn kernel(slope: &'static str) -> Self {
+        Self::new("kernel, bandwidth by rule", slope, |data, _| {
+            let bandwidth = BandwidthRule::Gradient.bandwidth(data.as_slice(), data.dim())?;
+            Ok(Box::new(KernelScore::new(data.as_slice(), data.dim(), bandwidth, OrnsteinUhlenbeck)?))
         })
     }
 
@@ -93,6 +103,7 @@ fn problems(frequencies: usize) -> Result<Vec<Problem>, Box<dyn Error>> {
                 Estimator::mixture("mixture of 2, full", "-1", 2, CovarianceShape::Full),
                 Estimator::gaussian("Gaussian, Ledoit-Wolf", "0 (misspecified)", CovarianceEstimator::LedoitWolf),
                 Estimator::features(frequencies, "above -1, to a floor"),
+                Estimator::kernel("-1/2 as t -> 0"),
             ],
         },
         Problem {
@@ -102,6 +113,7 @@ fn problems(frequencies: usize) -> Result<Vec<Problem>, Box<dyn Error>> {
                 Estimator::mixture("mixture of 8, isotropic", "-1", 8, isotropic),
                 Estimator::mixture("mixture of 4, full", "0 (misspecified)", 4, CovarianceShape::Full),
                 Estimator::features(frequencies, "above -1, to a floor"),
+                Estimator::kernel("-1/2 as t -> 0"),
             ],
         },
     ])

@@ -23,7 +23,16 @@ fn fingerprint<T: Real>(name: &str, x: &[T]) {
 
 type AnyResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-fn sample<S: ScoreModel, P: Predictor<S::Scalar>>(name: &str, score: S, predictor: P) -> AnyResult {
+fn sample<T: Real>(
+    name: &str,
+    score: impl ScoreModel<Scalar = T> + 'static,
+    predictor: impl Predictor<T> + 'static,
+) -> AnyResult {
+    run(name, Box::new(score), Box::new(predictor))
+}
+
+/// Behind pointers, so that the sampler is compiled once per scalar.
+fn run<T: Real>(name: &str, score: Box<dyn ScoreModel<Scalar = T>>, predictor: Box<dyn Predictor<T>>) -> AnyResult {
     let sampler = PredictorCorrector::new(score, TimeGrid::geometric(1.5, 1e-3, 30)?)?
         .with_predictor(predictor)?
         .with_corrector(OuSplit::new(0.2)?, Schedule::PerNode([vec![5], vec![1; 30]].concat()))?
