@@ -314,9 +314,10 @@ impl DiscreteVariancePreserving {
 }
 
 fn check_count(n_timesteps: usize) -> Result<(), ParameterError> {
-    if n_timesteps == 0 || n_timesteps > MOST_TIMESTEPS {
+    ParameterError::not_empty("the number of timesteps", n_timesteps)?;
+    if n_timesteps > MOST_TIMESTEPS {
         let (name, given) = ("the number of timesteps", n_timesteps as u64);
-        return Err(ParameterError::Count { name, given, allowed: "between 1 and 2^24" });
+        return Err(ParameterError::Count { name, given, allowed: "at most 2^24" });
     }
     Ok(())
 }

@@ -809,8 +809,38 @@ fn schedulers_that_mean_something_else_are_refused_with_the_field() {
         assert!(matches!(DiffusersScheduler::from_json(text), Err(OnnxError::NotJson { .. })), "{text}");
     }
     assert!(matches!(DiffusersScheduler::open("nowhere.json"), Err(OnnxError::Unreadable { .. })));
-    // what is absent in old files has its meaning of then
+    assert!(
+        says("timestep_type", "continuous".into()).starts_with("the scheduler's timestep_type is \"continuous\", but")
+    );
+    // what is absent has the meaning that the class gives it, DDPM's without a class
     let old = r#"{"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}"#;
     let old = DiffusersScheduler::from_json(old).unwrap();
-    assert_eq!((old.parametrisation(), old.clip_range()), (Parametrisation::Noise, None));
+    assert_eq!((old.parametrisation(), old.clip_range()), (Parametrisation::Noise, Some(1.0)));
+}
+
+/// What the classes of diffusers 0.42.1 do in 4 steps of 1000 if their configuration says nothing but the betas (and, for the
+/// second row of each, the spacing).
+#[test]
+fn classes_of_schedulers_have_their_own_defaults() {
+    let of = |class: &str, spacing: &str| {
+        let betas = r#""num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02"#;
+        DiffusersScheduler::from_json(&format!(r#"{{"_class_name": "{class}", {spacing} {betas}}}"#)).unwrap()
+    };
+    let leading = r#""timestep_spacing": "leading","#;
+    for (class, spacing, expected) in [
+        ("DDPMScheduler", "", [750, 500, 250, 0]),
+        ("DDIMScheduler", "", [750, 500, 250, 0]),
+        ("EulerDiscreteScheduler", "", [999, 666, 333, 0]),
+        ("EulerDiscreteScheduler", leading, [750, 500, 250, 0]),
+        ("DPMSolverMultistepScheduler", "", [999, 749, 500, 250]),
+        ("DPMSolverMultistepScheduler", leading, [800, 600, 400, 200]),
+        ("UniPCMultistepScheduler", "", [999, 749, 500, 250]),
+        ("DEISMultistepScheduler", leading, [800, 600, 400, 200]),
+    ] {
+        assert_eq!(of(class, spacing).timesteps(4).unwrap(), expected, "{class} {spacing}");
+    }
+    assert_eq!((of("DDIMScheduler", "").clip_range(), of("PNDMScheduler", "").clip_range()), (Some(1.0), None));
+    let end = |class| of(class, "").grid(4).unwrap().early_stop();
+    // PNDM says set_alpha_to_one = false, and its last timestep is 0, at time 1
+    assert_eq!((end("DDIMScheduler"), end("PNDMScheduler")), (0.0, 1.0));
 }

@@ -260,6 +260,10 @@ fn without_signal_there_is_no_horizon() {
         "horizon is 1000.0, but it must be at most N - 1: timestep N - 1, at time N, has no signal (zero terminal SNR)";
     assert_eq!(refused, expected);
     zero.check_grid(&TimeGrid::uniform(999.0, 1.0, 10).unwrap()).unwrap();
+    // at the last node the marginal is the table's: nothing is left of the data
+    let end = zero.marginal(1000.0);
+    assert_eq!((end.scale, end.variance), (0.0, 1.0));
+    assert!(zero.time_at_elapsed(f64::NAN).is_nan());
     p.check_grid(&TimeGrid::uniform(1000.0, 0.0, 10).unwrap()).unwrap();
     let refused = p.check_grid(&TimeGrid::uniform(1000.5, 0.0, 10).unwrap()).unwrap_err().to_string();
     assert_eq!(refused, "horizon is 1000.5, but it must be at most the number of timesteps N");
@@ -279,17 +283,21 @@ fn bad_tables_are_refused_with_the_entry() {
     assert_eq!(betas(&[0.1, f64::NAN]), "betas[1] is NaN, but it must be above 0 and at most 1");
     assert_eq!(betas(&[0.1, f64::INFINITY]), "betas[1] is inf, but it must be above 0 and at most 1");
     assert_eq!(betas(&[1.0]), "betas[0] is 1.0, but it must be below 1 at the first timestep");
-    let below = "positive (0 at the last timestep at most) and below the one before it, which is 1 at first";
+    let below = "a positive normal number (0 at the last timestep at most) and below the one before it, 1 at first";
     assert_eq!(bars(&[1.0]), format!("alpha_bars[0] is 1.0, but it must be {below}"));
     assert_eq!(bars(&[0.9, 0.9]), format!("alpha_bars[1] is 0.9, but it must be {below}"));
     assert_eq!(bars(&[0.9, 0.0, 0.0]), format!("alpha_bars[1] is 0.0, but it must be {below}"));
     assert_eq!(bars(&[f64::NAN]), format!("alpha_bars[0] is NaN, but it must be {below}"));
     assert_eq!(bars(&[0.9, -0.1]), format!("alpha_bars[1] is -0.1, but it must be {below}"));
+    assert_eq!(bars(&[1e-320]), format!("alpha_bars[0] is 1e-320, but it must be {below}"));
     assert_eq!(bars(&[0.0]), "betas[0] is 1.0, but it must be below 1 at the first timestep");
     let ends = |a, b, n| DiscreteVariancePreserving::linear(a, b, n).unwrap_err().to_string();
     assert_eq!(ends(0.0, 0.1, 5), "beta_start is 0.0, but it must be between 0 and 1, both excluded");
     assert_eq!(ends(0.1, 1.0, 5), "beta_end is 1.0, but it must be between 0 and 1, both excluded");
     assert_eq!(ends(0.1, 0.2, 0), "the number of timesteps is 0, but it must be at least 1");
+    let many = format!("the number of timesteps is {}, but it must be at most 2^24", usize::MAX);
+    assert_eq!(ends(0.1, 0.2, usize::MAX), many);
+    assert_eq!(DiscreteVariancePreserving::cosine(usize::MAX).unwrap_err().to_string(), many);
     assert!(DiscreteVariancePreserving::scaled_linear(f64::NAN, 0.2, 3).is_err());
     assert!(DiscreteVariancePreserving::cosine(0).is_err());
     assert!(DiscreteVariancePreserving::from_betas(vec![0.3]).unwrap().with_zero_terminal_snr().is_err());
