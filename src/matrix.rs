@@ -13,7 +13,8 @@
 //! then LLVM spills.) The panel stays in the L1 cache while all columns pass.
 
 use crate::real::Real;
-use crate::simd::Kernel;
+use crate::simd::{Kernel, dispatch};
+use nalgebra::DMatrix;
 
 /// Rows of a panel.
 const fn rows<T>() -> usize {
@@ -184,6 +185,14 @@ columns!(two: 0 x0 sum0, 1 x1 sum1);
 columns!(three: 0 x0 sum0, 1 x1 sum1, 2 x2 sum2);
 columns!(four: 0 x0 sum0, 1 x1 sum1, 2 x2 sum2, 3 x3 sum3);
 columns!(five: 0 x0 sum0, 1 x1 sum1, 2 x2 sum2, 3 x3 sum3, 4 x4 sum4);
+
+/// `A B`, the same bits on every machine.
+pub(crate) fn product(a: &DMatrix<f64>, b: &DMatrix<f64>) -> DMatrix<f64> {
+    let mut out = DMatrix::zeros(a.nrows(), b.ncols());
+    let weights = Packed::new(a.nrows(), a.ncols(), |i, k| a[(i, k)]);
+    dispatch(Product { weights: &weights, bias: None, x: b.as_slice(), out: out.as_mut_slice() });
+    out
+}
 
 #[cfg(test)]
 mod tests {

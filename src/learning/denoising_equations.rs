@@ -180,7 +180,7 @@ impl Equations {
 
     /// `E |p|^2 - 2 E p.xi` of the prediction `p = C^T psi`: the denoising loss `E |p - xi|^2` without its constant `d`.
     pub fn loss(&self, coefficients: &DMatrix<f64>) -> f64 {
-        let product = super::ridge::product(&self.features, coefficients);
+        let product = crate::matrix::product(&self.features, coefficients);
         let pairs = product.iter().zip(self.targets.iter()).zip(coefficients.iter());
         pairs.map(|((gc, r), c)| c * (gc - 2.0 * r)).sum()
     }

@@ -11,8 +11,7 @@
 use super::denoising_equations::Equations;
 use super::points::gram;
 use crate::error::ParameterError;
-use crate::matrix::{Packed, Product};
-use crate::simd::dispatch;
+use crate::matrix::product;
 use nalgebra::{Cholesky, DMatrix, SymmetricEigen};
 
 /// The penalty `lambda` of `E |xi - q|^2 + lambda |W|^2`, where the squares of the penalised features sum to 1 at every point.
@@ -67,14 +66,6 @@ impl Ridge {
 pub(super) fn candidates() -> Vec<f64> {
     let half = 0.1_f64.sqrt();
     std::iter::successors(Some(1.0), |ridge| Some(ridge * half)).take(21).chain([f64::INFINITY]).collect()
-}
-
-/// `A B`, the same bits on every machine.
-pub(super) fn product(a: &DMatrix<f64>, b: &DMatrix<f64>) -> DMatrix<f64> {
-    let mut out = DMatrix::zeros(a.nrows(), b.ncols());
-    let weights = Packed::new(a.nrows(), a.ncols(), |i, k| a[(i, k)]);
-    dispatch(Product { weights: &weights, bias: None, x: b.as_slice(), out: out.as_mut_slice() });
-    out
 }
 
 /// The equations of the waves alone, diagonalised.

@@ -1,9 +1,9 @@
 //! [`Architecture`]: the shape of a network; [`Network`]: a network of that shape.
 
 use super::error::NetworkError;
-use super::mlp::ResidualMlp;
+use super::mlp::{MlpShape, ResidualMlp};
 use super::parameters::Parameters;
-use super::unet::UNet;
+use super::unet::{UNet, UNetShape};
 use crate::error::ParameterError;
 use candle_core::{Result, Tensor};
 
@@ -24,32 +24,6 @@ pub enum Architecture {
     Mlp(MlpShape),
     /// A U-Net of two levels for images. By [`Architecture::unet`].
     UNet(UNetShape),
-}
-
-/// The shape of a multilayer perceptron. [`Architecture`] has an example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MlpShape {
-    /// Units of a layer.
-    pub(super) width: usize,
-    /// Residual blocks, of two layers each.
-    pub(super) blocks: usize,
-    /// Numbers that stand for noise level and class.
-    pub(super) embedding: usize,
-}
-
-/// The shape of a U-Net. [`Architecture`] has an example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UNetShape {
-    /// Channels of an image. A data row is channel after channel, each row after row.
-    pub(super) channels: usize,
-    /// Rows of pixels; even.
-    pub(super) height: usize,
-    /// Columns of pixels; even.
-    pub(super) width_of_images: usize,
-    /// Channels inside at full size; twice as many at half size.
-    pub(super) width: usize,
-    /// Numbers that stand for noise level and class.
-    pub(super) embedding: usize,
 }
 
 impl Architecture {

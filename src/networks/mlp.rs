@@ -1,11 +1,21 @@
 //! A multilayer perceptron with residual blocks.
 
-use super::architecture::MlpShape;
 use super::embedding::Embedding;
 use super::error::NetworkError;
 use super::layers::{LayerNorm, Linear};
 use super::parameters::Parameters;
 use candle_core::{Result, Tensor};
+
+/// The shape of a multilayer perceptron. [`Architecture`](super::Architecture) has an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MlpShape {
+    /// Units of a layer.
+    pub(super) width: usize,
+    /// Residual blocks, of two layers each.
+    pub(super) blocks: usize,
+    /// Numbers that stand for noise level and class.
+    pub(super) embedding: usize,
+}
 
 /// ```text
 /// h = W_in x

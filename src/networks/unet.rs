@@ -1,6 +1,5 @@
 //! A small U-Net for images.
 
-use super::architecture::UNetShape;
 use super::embedding::Embedding;
 use super::error::NetworkError;
 use super::layers::{Convolution, GroupNorm, Linear, doubled, halved};
@@ -9,6 +8,21 @@ use candle_core::{Result, Tensor};
 
 /// Channels per group of a normalisation.
 const GROUP: usize = 8;
+
+/// The shape of a U-Net. [`Architecture`](super::Architecture) has an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UNetShape {
+    /// Channels of an image. A data row is channel after channel, each row after row.
+    pub(super) channels: usize,
+    /// Rows of pixels; even.
+    pub(super) height: usize,
+    /// Columns of pixels; even.
+    pub(super) width_of_images: usize,
+    /// Channels inside at full size; twice as many at half size.
+    pub(super) width: usize,
+    /// Numbers that stand for noise level and class.
+    pub(super) embedding: usize,
+}
 
 /// ```text
 /// full size    input conv -> block (w -> w) ------------------------------> join -> block (3w -> w) -> norm, silu, conv
