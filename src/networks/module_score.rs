@@ -30,9 +30,14 @@ use std::ops::Range;
 /// use candle_core::{Device, Module, Tensor};
 /// use score_diffusion::networks::ModuleScore;
 /// use score_diffusion::prelude::*;
-/// // a network that predicts noise; here one linear layer that ignores the time
-/// let w = Tensor::new(&[[0.5_f32, 0.0], [0.0, 0.5]], &Device::Cpu)?;
-/// let network = candle_nn::Linear::new(w, None);
+/// /// A network that predicts noise; here one linear layer that ignores the time. Any `Module`, of candle-nn too, will do.
+/// struct Network(Tensor);
+/// impl Module for Network {
+///     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+///         x.matmul(&self.0)
+///     }
+/// }
+/// let network = Network(Tensor::new(&[[0.5_f32, 0.0], [0.0, 0.5]], &Device::Cpu)?);
 /// let score = ModuleScore::<f32, _, _>::new(2, OrnsteinUhlenbeck, Parametrisation::Noise, Device::Cpu, move |x, _t| {
 ///     network.forward(x)
 /// })?;
