@@ -200,7 +200,7 @@ fn a_mixture_s_error_is_the_theory_s() {
     let (mean, standard_error) = mean_and_error(&errors);
     let slack = 5.0 * standard_error + theory * 40.0 / (n as f64 * 0.3);
     assert!((mean - theory).abs() < slack, "{mean} +- {standard_error}, theory {theory}");
-    // n eps^2 of twice the points would be twice this, if the slope were 0: far outside
+    // the tolerance is small enough to tell a constant that is off by a factor of two
     assert!((2.0 * mean - theory).abs() > slack);
 }
 
