@@ -38,6 +38,8 @@ use crate::score::ScoreModel;
 pub struct AffineChain<F> {
     process: F,
     start_std_dev: f64,
+    /// A sampler's own prior.
+    prior: Option<Normal>,
     steps: Vec<(f64, AffineStep)>,
 }
 
@@ -62,7 +64,7 @@ impl<F: ForwardProcess> AffineChain<F> {
             }
         }
         let start_std_dev = process.prior_std_dev(steps[0].0);
-        Ok(Self { process, start_std_dev, steps })
+        Ok(Self { process, start_std_dev, prior: None, steps })
     }
 
     /// The steps of a predictor down a grid: what a sampler without a corrector does.
@@ -113,11 +115,15 @@ impl<F: ForwardProcess> AffineChain<F> {
         &self.steps
     }
 
-    /// Where a sampler starts: `N(0, sigma^2 I)` with the process's prior `sigma`.
+    /// Where a sampler starts: `N(0, sigma^2 I)` with the process's prior `sigma`, or the prior that it was given.
     ///
     /// # Errors
-    /// [`ParameterError`] if `dim` is 0 or the process has no finite prior at the time of the first step.
+    /// [`ParameterError`] if `dim` is 0 or not the prior's, or the process has no finite prior at the time of the first step.
     pub fn start(&self, dim: usize) -> Result<Normal, ParameterError> {
+        if let Some(prior) = &self.prior {
+            ParameterError::same("the prior", "coordinates", dim, prior.dim())?;
+            return Ok(prior.clone());
+        }
         Normal::isotropic(vec![0.0; dim], self.start_std_dev * self.start_std_dev)
     }
 }
@@ -147,6 +153,6 @@ impl<'a, F: ForwardProcess> AffineChain<&'a F> {
         });
         let steps = steps.collect::<Result<_, ChainLawError>>()?;
         // a sampler starts at its horizon, which is the time of its first step
-        Self::new(sampler.process(), steps)
+        Ok(Self { prior: sampler.prior().map(Normal::from), ..Self::new(sampler.process(), steps)? })
     }
 }

@@ -80,6 +80,16 @@ impl GaussianScore {
         Ok(self)
     }
 
+    /// The relative error of the score.
+    pub(super) fn relative(&self) -> f64 {
+        self.relative
+    }
+
+    /// What is added to the score.
+    pub(super) fn shift(&self) -> &DVector<f64> {
+        &self.shift
+    }
+
     /// The law of the data.
     #[must_use]
     pub fn data(&self) -> &Gaussian {

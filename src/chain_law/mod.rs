@@ -4,7 +4,7 @@
 //! discretisation error, and with it real faults. The law of the chain itself can be known. An [`AffineChain`] is a
 //! list of affine steps, from a sampler, from a predictor alone, or written down by hand. Its law is exact
 //! - on Gaussian data in any dimension, after every step: [`GaussianScore`], which gives a [`Normal`] by a closed
-//!   recursion;
+//!   recursion. [`law_of_sampler`](GaussianScore::law_of_sampler) does so for steps with several scores and a memory, too;
 //! - on the line with any score, by quadrature to about nine digits: [`LineQuadrature`], which gives a [`LineDensity`].
 //!
 //! Both know their distances in KL, total variation and W2. The only thing that is left between a sample and
@@ -51,6 +51,7 @@ mod line;
 mod line_density;
 mod line_distances;
 mod normal;
+mod sampler_law;
 mod steep;
 
 pub use affine_chain::AffineChain;

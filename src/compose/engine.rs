@@ -1,15 +1,15 @@
 //! [`Engine`]: takes a tile of chains through many steps.
 
 use super::prepared::Prepared;
-use super::program::{Place, Program};
+use super::program::{Coefficients, Place, Program};
 use crate::batch::BatchViewMut;
 use crate::grid::TimeGrid;
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::{
-    AllFinite, BadScore, ChainFailure, Corrector, Evaluations, FailureCause, Predictor, StepContext, StepKind,
-    StepSetting, Workspace,
+    Adjustment, AllFinite, BadScore, ChainFailure, Corrector, Evaluations, FailureCause, Predictor, StepContext,
+    StepKind, StepSetting, Workspace,
 };
 use crate::score::ScoreModel;
 use crate::simd::dispatch;
@@ -50,21 +50,33 @@ impl<T: Real> Drop for Lent<'_, T> {
 pub(super) struct TileResult {
     pub failures: Vec<ChainFailure>,
     pub evaluations: Evaluations,
+    /// What was accepted from each node: empty, or an element per node.
+    pub adjustments: Vec<Adjustment>,
 }
 
 impl TileResult {
     pub fn merge(mut self, other: Self) -> Self {
         self.failures.extend(other.failures);
         self.evaluations.merge(other.evaluations);
+        merge_adjustments(&mut self.adjustments, &other.adjustments);
         self
     }
+}
+
+/// Adds what was accepted, node by node.
+pub(super) fn merge_adjustments(to: &mut Vec<Adjustment>, from: &[Adjustment]) {
+    if to.len() < from.len() {
+        to.resize(from.len(), Adjustment::default());
+    }
+    to.iter_mut().zip(from).for_each(|(to, from)| to.merge(*from));
 }
 
 impl<T: Real> Engine<'_, T> {
     /// Buffers for tiles of up to `n` chains, the same `n` at every call.
     pub fn lend(&self, n: usize) -> Lent<'_, T> {
         let workspace = self.spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_else(|| {
-            let step_vectors = self.predictor.scratch_vectors().max(self.corrector.scratch_vectors());
+            let own = self.predictor.scratch_vectors().max(self.corrector.scratch_vectors());
+            let step_vectors = own.max(self.program.scratch_vectors);
             Workspace::new(self.score, self.noise, n, step_vectors)
         });
         Lent { workspace: Some(workspace), spare: &self.spare }
@@ -76,7 +88,8 @@ impl<T: Real> Engine<'_, T> {
         self.prepared.prepare(self.score, self.grid, self.program, steps)
     }
 
-    /// Takes one tile through the steps of a range, for which all is prepared. `failed` holds the columns that failed before, in order.
+    /// Takes one tile through the steps of a range, for which all is prepared. `memory` is what the rules keep of its chains,
+    /// chain after chain; `failed` holds the columns that failed before, in order.
     ///
     /// Failed chains leave the tile at the origin. Inside, each stands where a live one stands, so that a model that
     /// could not do it is not asked again.
@@ -84,32 +97,45 @@ impl<T: Real> Engine<'_, T> {
         &self,
         steps: Range<u64>,
         mut x: BatchViewMut<'_, T>,
+        memory: &mut [T],
         failed: &[usize],
         lent: &mut Lent<'_, T>,
     ) -> TileResult {
         let Some(ws) = &mut lent.workspace else { unreachable!("it goes back only when it is dropped") };
         ws.move_to(x.first_chain(), x.n_chains());
+        let vectors = self.program.memory_vectors;
+        let remembers = vectors != [0, 0];
+        if remembers {
+            ws.load_memory(vectors, memory);
+        }
         let n = x.n_chains() as u64;
-        let mut result = TileResult { failures: Vec::new(), evaluations: Evaluations::default() };
+        let mut result = TileResult::default();
         let mut parked: Vec<usize> = failed.to_vec();
-        shelter(x.reborrow(), &parked);
+        shelter(x.reborrow(), &parked, ws);
         let mut place = self.program.place(steps.start);
         for step in steps.clone() {
             if parked.len() == x.n_chains() {
                 break;
             }
-            let (evaluations, finite) = self.step(place, steps.end - step - 1, x.reborrow(), ws);
+            let (evaluations, adjustment, finite) = self.step(place, steps.end - step - 1, x.reborrow(), ws, &parked);
             // failed chains ride along; they do not count
             let live = n - parked.len() as u64;
             result.evaluations.add(place.kind, if live == n { evaluations } else { evaluations * live / n });
             if ws.has_bad() || !(finite || dispatch(AllFinite(x.as_slice()))) {
                 self.sort_out(step, place, x.reborrow(), ws.take_bad(), &mut parked, &mut result.failures);
-                shelter(x.reborrow(), &parked);
+                shelter(x.reborrow(), &parked, ws);
+            }
+            if !adjustment.is_empty() {
+                result.adjustments.resize(self.program.counts.len(), Adjustment::default());
+                result.adjustments[place.node].merge(adjustment);
             }
             place = self.program.after(place);
         }
         for &j in &parked {
             x.chain_mut(j).fill(T::default());
+        }
+        if remembers {
+            ws.store_memory(vectors, memory);
         }
         result
     }
@@ -142,43 +168,63 @@ impl<T: Real> Engine<'_, T> {
         }
     }
 
-    /// One step of one tile; `left` more steps follow it. The result is the number of chain-evaluations, and whether the
-    /// step has seen that all states are finite.
-    fn step(&self, place: Place, left: u64, mut x: BatchViewMut<'_, T>, ws: &mut Workspace<T>) -> (u64, bool) {
+    /// One step of one tile; `left` more steps follow it. The result is the number of chain-evaluations, what was accepted,
+    /// and whether the step has seen that all states are finite.
+    fn step(
+        &self,
+        place: Place,
+        left: u64,
+        mut x: BatchViewMut<'_, T>,
+        ws: &mut Workspace<T>,
+        parked: &[usize],
+    ) -> (u64, Adjustment, bool) {
+        const UNKNOWN: Coefficients = Coefficients::Unknown;
         let Place { kind, node, inner } = place;
         let (program, time) = (self.program, self.grid.node(node));
+        let denoise;
         // the stream, the step's number in it, the steps of the stream that follow, and the coefficients
-        let (phase, stream_node, number, after, vectors, affine) = match kind {
+        let (phase, stream_node, number, after, vectors, uniforms, coefficients) = match kind {
             StepKind::Corrector => {
-                let after = program.counts[node] as u64 - inner - 1;
-                (Phase::Corrector, node, inner, after, self.corrector.noise_vectors(), program.corrections[node])
+                let (after, rule) = (program.counts[node] as u64 - inner - 1, self.corrector);
+                let coefficients = &program.corrections[node];
+                (Phase::Corrector, node, inner, after, rule.noise_vectors(), rule.uniforms(), coefficients)
             }
             StepKind::Predictor => {
-                let after = (self.grid.n_steps() - node - 1) as u64;
-                (Phase::Predictor, 0, node as u64, after, self.predictor.noise_vectors(), program.predictions[node])
+                let (after, rule) = ((self.grid.n_steps() - node - 1) as u64, self.predictor);
+                let coefficients = &program.predictions[node];
+                (Phase::Predictor, 0, node as u64, after, rule.noise_vectors(), rule.uniforms(), coefficients)
             }
-            StepKind::Denoise => (Phase::Predictor, 0, 0, 0, 0, program.denoise),
+            StepKind::Denoise => {
+                denoise = program.denoise.map_or(UNKNOWN, Coefficients::Affine);
+                (Phase::Predictor, 0, 0, 0, 0, 0, &denoise)
+            }
         };
         let setting = StepSetting {
+            corrects: kind == StepKind::Corrector,
+            number,
+            uniforms,
             stream: Stream { phase, node: stream_node as u32 },
             vectors,
             first_vector: number * vectors as u64,
             ahead: after.min(left).saturating_mul(vectors as u64),
         };
-        let prepared = self.prepared.at(node).map(|numbers| (time, numbers));
-        let mut cx = StepContext::new(self.process, self.score, prepared, ws, setting);
-        match (affine, kind) {
-            (Some(step), _) => cx.affine(step, time, x.as_mut_slice()),
-            (None, StepKind::Corrector) => self.corrector.correct(&mut cx, time, x),
-            (None, _) => self.predictor.predict(&mut cx, self.grid.interval(node), x),
+        let prepared = |node: usize| self.prepared.at(node).map(|numbers| (self.grid.node(node), numbers));
+        let mut cx =
+            StepContext::new(self.process, self.score, [prepared(node), prepared(node + 1)], ws, setting, parked);
+        match (coefficients, kind) {
+            (Coefficients::Affine(step), _) => cx.affine(*step, time, x.as_mut_slice()),
+            (Coefficients::Staged(step), _) => cx.staged(step, x.as_mut_slice()),
+            (Coefficients::Unknown, StepKind::Corrector) => self.corrector.correct(&mut cx, time, x),
+            (Coefficients::Unknown, _) => self.predictor.predict(&mut cx, self.grid.interval(node), x),
         }
         // a rule of the user's may touch the states after its last affine step
-        (cx.evaluations(), affine.is_some() && cx.left_finite())
+        let known = !matches!(coefficients, Coefficients::Unknown);
+        (cx.evaluations(), cx.adjustment(), known && cx.left_finite())
     }
 }
 
-/// Puts every failed chain where the first live one stands.
-fn shelter<T: Real>(mut x: BatchViewMut<'_, T>, parked: &[usize]) {
+/// Puts every failed chain where the first live one stands, with its memory.
+fn shelter<T: Real>(mut x: BatchViewMut<'_, T>, parked: &[usize], ws: &mut Workspace<T>) {
     if parked.is_empty() || parked.len() == x.n_chains() {
         return;
     }
@@ -187,4 +233,5 @@ fn shelter<T: Real>(mut x: BatchViewMut<'_, T>, parked: &[usize]) {
     for &j in parked {
         x.as_mut_slice().copy_within(live * dim..(live + 1) * dim, j * dim);
     }
+    ws.copy_memory(live, parked);
 }

@@ -1,6 +1,6 @@
 //! [`PredictorCorrector`]: the sampler.
 
-use super::engine::{Engine, TileResult};
+use super::engine::{Engine, TileResult, merge_adjustments};
 use super::observer::{Observer, Progress};
 use super::prepared::Prepared;
 use super::program::{PlannedStep, Program};
@@ -10,12 +10,13 @@ use super::tiles::{default_tile, for_each_tile};
 use crate::batch::{self, Batch, BatchView, BatchViewMut};
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
+use crate::law::{Gaussian, Law};
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::{ForwardProcess, OrnsteinUhlenbeck};
 use crate::real::Real;
 use crate::sampler::{
     ChainsFailed, Corrector, EulerMaruyama, Evaluations, NoCorrector, NoPredictor, OuSplit, Outcome, Predictor, Report,
-    SampleError, Sampler, Samples, check_chains,
+    SampleError, Sampler, Samples, StagedStep, check_chains,
 };
 use crate::score::ScoreModel;
 use std::ops::Range;
@@ -73,6 +74,8 @@ struct Parts<S, F, P, C> {
     corrector: C,
     grid: TimeGrid,
     denoise: bool,
+    /// The law of the chains' start, if it was given.
+    prior: Option<Gaussian>,
 }
 
 /// The reverse solver alone: no corrector. `ReverseSolver::new` is [`PredictorCorrector::new`].
@@ -117,7 +120,7 @@ impl<S: ScoreModel, F: ForwardProcess> ReverseSolver<S, F> {
     pub fn under(process: F, score: S, grid: TimeGrid) -> Result<Self, ParameterError> {
         let counts = vec![0; grid.nodes().len()];
         let (predictor, corrector) = (EulerMaruyama, NoCorrector);
-        Self::assemble(Parts { score, process, predictor, corrector, grid, denoise: false }, counts, None)
+        Self::assemble(Parts { score, process, predictor, corrector, grid, denoise: false, prior: None }, counts, None)
     }
 }
 
@@ -148,7 +151,11 @@ impl<S: ScoreModel, C: Corrector<S::Scalar>, F: ForwardProcess> LangevinSampler<
     /// [`ParameterError`] if the time or the corrector's coefficients are not usable, or the model has no coordinates.
     pub fn at_under(process: F, t: f64, score: S, corrector: C, n_steps: usize) -> Result<Self, ParameterError> {
         let (grid, counts) = (TimeGrid::single(t)?, vec![n_steps]);
-        Self::assemble(Parts { score, process, predictor: NoPredictor, corrector, grid, denoise: false }, counts, None)
+        Self::assemble(
+            Parts { score, process, predictor: NoPredictor, corrector, grid, denoise: false, prior: None },
+            counts,
+            None,
+        )
     }
 }
 
@@ -157,8 +164,11 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
 {
     /// What every constructor ends with.
     fn assemble(parts: Parts<S, F, P, C>, counts: Vec<usize>, tile: Option<usize>) -> Result<Self, ParameterError> {
-        let Parts { score, process, predictor, corrector, grid, denoise } = &parts;
-        let program = Program::new(process, predictor, corrector, score.dim(), grid, counts, *denoise)?;
+        let Parts { score, process, predictor, corrector, grid, denoise, prior } = &parts;
+        let mut program = Program::new(process, predictor, corrector, score.dim(), grid, counts, *denoise)?;
+        if let Some(prior) = prior {
+            program.enter(&format!("{prior:?}"));
+        }
         Ok(Self { parts, program, tile })
     }
 
@@ -167,9 +177,9 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// # Errors
     /// [`ParameterError`] if the process cannot serve the grid.
     pub fn with_process<G: ForwardProcess>(self, process: G) -> Result<PredictorCorrector<S, G, P, C>, ParameterError> {
-        let Parts { score, predictor, corrector, grid, denoise, .. } = self.parts;
+        let Parts { score, predictor, corrector, grid, denoise, prior, .. } = self.parts;
         PredictorCorrector::assemble(
-            Parts { score, process, predictor, corrector, grid, denoise },
+            Parts { score, process, predictor, corrector, grid, denoise, prior },
             self.program.counts,
             self.tile,
         )
@@ -183,9 +193,9 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         self,
         predictor: Q,
     ) -> Result<PredictorCorrector<S, F, Q, C>, ParameterError> {
-        let Parts { score, process, corrector, grid, denoise, .. } = self.parts;
+        let Parts { score, process, corrector, grid, denoise, prior, .. } = self.parts;
         PredictorCorrector::assemble(
-            Parts { score, process, predictor, corrector, grid, denoise },
+            Parts { score, process, predictor, corrector, grid, denoise, prior },
             self.program.counts,
             self.tile,
         )
@@ -201,9 +211,13 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         corrector: D,
         schedule: Schedule,
     ) -> Result<PredictorCorrector<S, F, P, D>, ParameterError> {
-        let Parts { score, process, predictor, grid, denoise, .. } = self.parts;
+        let Parts { score, process, predictor, grid, denoise, prior, .. } = self.parts;
         let counts = schedule.counts(grid.n_steps())?;
-        PredictorCorrector::assemble(Parts { score, process, predictor, corrector, grid, denoise }, counts, self.tile)
+        PredictorCorrector::assemble(
+            Parts { score, process, predictor, corrector, grid, denoise, prior },
+            counts,
+            self.tile,
+        )
     }
 
     /// The same sampler with the default corrector in the paper's arrangement: `n_steps` of [`OuSplit`] with this step
@@ -237,6 +251,28 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         Self::assemble(Parts { denoise: true, ..self.parts }, self.program.counts, self.tile)
     }
 
+    /// Starts the chains from this Gaussian instead of `N(0, sigma^2 I)`: the marginal of a fit to the data, say.
+    ///
+    /// Certificates are stated for the default start; they refuse samplers with another.
+    ///
+    /// # Errors
+    /// [`ParameterError`] if its dimension is not the model's.
+    ///
+    /// ```
+    /// use score_diffusion::prelude::*;
+    /// let data = Gaussian::isotropic(vec![3.0], 0.25)?;
+    /// let score = ExactScore::new(data.clone(), OrnsteinUhlenbeck);
+    /// let sampler = PredictorCorrector::new(score, TimeGrid::uniform(0.5, 0.01, 50)?)?
+    ///     .with_prior(data.marginal(&OrnsteinUhlenbeck, 0.5))?;
+    /// let mean = sampler.sample_seeded(1000, 1).unwrap().batch().mean();
+    /// assert!((mean - 3.0).abs() < 0.2);
+    /// # Ok::<(), ParameterError>(())
+    /// ```
+    pub fn with_prior(self, prior: Gaussian) -> Result<Self, ParameterError> {
+        ParameterError::same("the prior", "coordinates", self.parts.score.dim(), prior.dim())?;
+        Self::assemble(Parts { prior: Some(prior), ..self.parts }, self.program.counts, self.tile)
+    }
+
     /// Sets the number of chains that a thread takes through the steps together. It never changes a result.
     ///
     /// The default keeps a tile in the cache, or follows the model's [`preferred_tile`](ScoreModel::preferred_tile).
@@ -266,6 +302,11 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// The corrector.
     pub fn corrector(&self) -> &C {
         &self.parts.corrector
+    }
+
+    /// The law that the chains start from, if it is not `N(0, sigma^2 I)`.
+    pub fn prior(&self) -> Option<&Gaussian> {
+        self.parts.prior.as_ref()
     }
 
     /// The time grid.
@@ -304,8 +345,18 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         (0..self.n_steps()).map(|step| self.program.planned(step, &self.parts.grid))
     }
 
+    /// The coefficients of step number `step`, if it is staged: several scores, or a memory.
+    pub fn staged_step(&self, step: u64) -> Option<&StagedStep> {
+        if step < self.n_steps() { self.program.staged(step) } else { None }
+    }
+
+    /// Vectors that predictor and corrector keep from step to step.
+    pub(crate) fn memory_vectors(&self) -> [usize; 2] {
+        self.program.memory_vectors
+    }
+
     /// Starts a run of these chains from `N(0, sigma^2 I)`, with the process's prior `sigma` at the horizon (1 unless
-    /// variance explodes). No step is done yet.
+    /// variance explodes), or from the [prior](Self::with_prior) that was given. No step is done yet.
     ///
     /// # Errors
     /// [`ParameterError`] if the range is empty or reaches beyond 2^48.
@@ -325,16 +376,18 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         for_each_tile(
             self.tile_size(n),
             x,
+            &mut [],
             || (),
-            |(), mut x| {
+            |(), mut x, _| {
                 field.fill_slabs(stream, x.first_chain(), 0, dim, 1, x.as_mut_slice());
-                for x in x.as_mut_slice() {
-                    *x *= std_dev;
+                match &self.parts.prior {
+                    Some(prior) => prior.place(x.reborrow()),
+                    None => x.as_mut_slice().iter_mut().for_each(|x| *x *= std_dev),
                 }
             },
             |(), ()| (),
         );
-        Ok(self.run_from(states, chains.start, seed))
+        self.run_from(states, chains.start, seed)
     }
 
     /// Starts a run from the user's own states, `d x n`; the view's first chain number counts.
@@ -352,7 +405,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             let given = states.as_slice()[index].as_f64();
             return Err(ParameterError::ElementOutOfRange { name: "states", index, given, allowed: "finite" });
         }
-        Ok(self.run_from(states.to_batch(), first, seed))
+        self.run_from(states.to_batch(), first, seed)
     }
 
     /// Does the next `steps` steps of a run, or as many as are left. The result is how many were done.
@@ -387,22 +440,26 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         let mut states = std::mem::replace(&mut run.states, Batch::zeros(0, 0));
         let tile = self.tile_size(states.ncols());
         let room = tile.min(states.ncols());
+        let mut memory = std::mem::replace(&mut run.memory, Batch::zeros(0, 0));
         if let Ok(x) = BatchViewMut::try_from(&mut states) {
             let result = for_each_tile(
                 tile,
                 x.starting_at(run.first_chain),
+                memory.as_mut_slice(),
                 || engine.lend(room),
-                |ws, x| {
+                |ws, x, memory| {
                     let (first, n) = (x.first_chain(), x.n_chains() as u64);
                     let (a, b) = (parked.partition_point(|&c| c < first), parked.partition_point(|&c| c < first + n));
                     let failed: Vec<usize> = parked[a..b].iter().map(|c| (c - first) as usize).collect();
-                    engine.run_tile(steps.clone(), x, &failed, ws)
+                    engine.run_tile(steps.clone(), x, memory, &failed, ws)
                 },
                 TileResult::merge,
             );
             run.failures.extend(result.failures);
             run.evaluations.merge(result.evaluations);
+            merge_adjustments(&mut run.adjustments, &result.adjustments);
         }
+        run.memory = memory;
         run.states = states;
         run.steps_done = steps.end;
     }
@@ -522,8 +579,15 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         default_tile(n_chains, size_of::<S::Scalar>() * self.dim())
     }
 
-    fn run_from(&self, states: Batch<S::Scalar>, first_chain: u64, seed: u64) -> Run<S::Scalar> {
-        Run {
+    fn run_from(
+        &self,
+        states: Batch<S::Scalar>,
+        first_chain: u64,
+        seed: u64,
+    ) -> Result<Run<S::Scalar>, ParameterError> {
+        let rows = self.memory_rows();
+        let memory = if rows == 0 { Batch::zeros(0, 0) } else { batch::zeros(rows, states.ncols())? };
+        Ok(Run {
             seed,
             first_chain,
             steps_done: 0,
@@ -531,8 +595,15 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             states,
             failures: Vec::new(),
             evaluations: Evaluations::default(),
+            adjustments: Vec::new(),
+            memory,
             seconds: 0.0,
-        }
+        })
+    }
+
+    /// Numbers per chain that the rules keep from step to step.
+    fn memory_rows(&self) -> usize {
+        self.program.memory_vectors.iter().sum::<usize>() * self.parts.score.dim()
     }
 
     fn check_run(&self, run: &Run<S::Scalar>) -> Result<(), ParameterError> {
@@ -549,6 +620,9 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             run.recipe,
         )?;
         check_chains(&(run.first_chain..run.first_chain.saturating_add(run.states.ncols() as u64)))?;
+        let expected = (self.memory_rows(), if self.memory_rows() == 0 { 0 } else { run.states.ncols() });
+        foreign("memory's number of rows", expected.0 as u64, run.memory.nrows() as u64)?;
+        foreign("memory's number of columns", expected.1 as u64, run.memory.ncols() as u64)?;
         if run.steps_done > self.n_steps() {
             return Err(ParameterError::Count {
                 name: "the run's steps_done",
@@ -584,6 +658,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             steps: run.steps_done,
             steps_in_all: self.n_steps(),
             evaluations: run.evaluations,
+            adjustments: run.adjustments.clone(),
             seconds: run.seconds,
         }
     }
@@ -597,10 +672,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         self.parts.score.dim()
     }
     fn nfe(&self) -> u64 {
-        let corrections: u64 = self.program.counts.iter().map(|&c| c as u64).sum();
-        corrections * self.parts.corrector.nfe() as u64
-            + (self.parts.grid.n_steps() * self.parts.predictor.nfe()) as u64
-            + u64::from(self.parts.denoise)
+        self.program.nfe
     }
     fn sample_chains(&self, chains: Range<u64>, seed: u64) -> Result<Samples<S::Scalar>, SampleError<S::Scalar>> {
         self.finish(self.start(chains, seed)?)

@@ -5,7 +5,7 @@ use crate::grid::TimeGrid;
 use crate::noise::DRAW_LIMIT;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::{AffineStep, Corrector, Predictor, StepKind};
+use crate::sampler::{AffineStep, Corrector, Predictor, StagedStep, StepKind, StepSite};
 
 /// The steps of a sampler, in order: at each node its corrector steps, then the predictor's step to the next node; at the
 /// end the denoising step, if there is one.
@@ -13,16 +13,48 @@ use crate::sampler::{AffineStep, Corrector, Predictor, StepKind};
 pub(super) struct Program {
     /// Corrector steps at each node.
     pub counts: Vec<usize>,
-    /// The predictor's step from each node but the last, if it is affine.
-    pub predictions: Vec<Option<AffineStep>>,
-    /// The corrector's step at each node, if it is affine and there is one.
-    pub corrections: Vec<Option<AffineStep>>,
+    /// The predictor's step from each node but the last.
+    pub predictions: Vec<Coefficients>,
+    /// The corrector's step at each node, if there is one.
+    pub corrections: Vec<Coefficients>,
     /// The final denoising step.
     pub denoise: Option<AffineStep>,
+    /// Evaluations of the score per chain in the whole run.
+    pub nfe: u64,
+    /// `d x n` buffers that staged steps work with.
+    pub scratch_vectors: usize,
+    /// `d x n` vectors that predictor and corrector keep from step to step.
+    pub memory_vectors: [usize; 2],
     /// The number of the first step at each node; one more at the end: the number of the denoising step.
     first_step: Vec<u64>,
     /// A hash of everything but the score model, to refuse runs of other samplers.
     pub fingerprint: u64,
+}
+
+/// What is known of a step when a sampler is built.
+#[derive(Debug, Clone)]
+pub(super) enum Coefficients {
+    /// All: one score, one noise vector.
+    Affine(AffineStep),
+    /// All: several scores, or a memory.
+    Staged(Box<StagedStep>),
+    /// Nothing: the rule does the step, or there is none.
+    Unknown,
+}
+
+impl Coefficients {
+    pub fn affine(&self) -> Option<AffineStep> {
+        if let Self::Affine(step) = self { Some(*step) } else { None }
+    }
+
+    pub fn staged(&self) -> Option<&StagedStep> {
+        if let Self::Staged(step) = self { Some(step) } else { None }
+    }
+
+    /// Evaluations per chain: those of the step, or what its rule says.
+    fn nfe(&self, of_rule: usize) -> u64 {
+        self.staged().map_or(of_rule, StagedStep::nfe) as u64
+    }
 }
 
 /// A step and where it stands.
@@ -77,18 +109,38 @@ impl Program {
         process.check_grid(grid)?;
         check_presence(predictor, corrector, grid, &counts)?;
         check_room(predictor.noise_vectors(), corrector.noise_vectors(), dim, grid, &counts)?;
-        let predictions: Vec<_> = grid.intervals().map(|over| predictor.affine_step(process, over)).collect();
-        let at_nodes = grid.nodes().iter().zip(&counts);
-        let corrections: Vec<_> =
-            at_nodes.map(|(&t, &n)| if n == 0 { None } else { corrector.affine_step(process, t) }).collect();
+        let predictions = (0..grid.n_steps()).map(|node| -> Result<_, ParameterError> {
+            let site = StepSite::new(process, grid, node);
+            let staged = || Ok(predictor.staged_step(&site)?.map(Box::new));
+            known(predictor.affine_step(process, site.over()), staged)
+        });
+        let predictions = predictions.collect::<Result<Vec<_>, _>>()?;
+        let corrections = grid.nodes().iter().zip(&counts).map(|(&t, &n)| -> Result<_, ParameterError> {
+            let staged = || Ok(corrector.staged_step(process, t)?.map(Box::new));
+            if n == 0 { Ok(Coefficients::Unknown) } else { known(corrector.affine_step(process, t), staged) }
+        });
+        let corrections = corrections.collect::<Result<Vec<_>, _>>()?;
         let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
-        for (steps, vectors) in
-            [(&predictions, predictor.noise_vectors()), (&corrections, corrector.noise_vectors()), (&vec![denoise], 0)]
-        {
+        let memory_vectors = [predictor.memory_vectors(), corrector.memory_vectors()];
+        for (steps, vectors, kept) in [
+            (&predictions, predictor.noise_vectors(), memory_vectors[0]),
+            (&corrections, corrector.noise_vectors(), memory_vectors[1]),
+        ] {
             for (step, &t) in steps.iter().zip(grid.nodes()) {
-                check_step::<T>(*step, vectors, t)?;
+                check_step::<T>(step.affine(), vectors, t)?;
+                step.staged().map_or(Ok(()), |step| check_staged::<T>(step, vectors, kept, process, t))?;
             }
         }
+        check_step::<T>(denoise, 0, grid.early_stop())?;
+        let mut nfe = u64::from(denoise.is_some());
+        for step in &predictions {
+            nfe = nfe.saturating_add(step.nfe(predictor.nfe()));
+        }
+        for (step, &n) in corrections.iter().zip(&counts) {
+            nfe = nfe.saturating_add(step.nfe(corrector.nfe()).saturating_mul(n as u64));
+        }
+        let staged = predictions.iter().chain(&corrections).filter_map(Coefficients::staged);
+        let scratch_vectors = staged.map(StagedStep::scratch_vectors).max().unwrap_or(0);
         let mut first_step = vec![0];
         let mut steps = 0;
         for (k, &count) in counts.iter().enumerate() {
@@ -105,7 +157,24 @@ impl Program {
             hash.eat(&t.to_bits().to_le_bytes());
             hash.eat(&(count as u64).to_le_bytes());
         }
-        Ok(Self { counts, predictions, corrections, denoise, first_step, fingerprint: hash.0 })
+        Ok(Self {
+            counts,
+            predictions,
+            corrections,
+            denoise,
+            nfe,
+            scratch_vectors,
+            memory_vectors,
+            first_step,
+            fingerprint: hash.0,
+        })
+    }
+
+    /// Enters one more part of the sampler into the fingerprint.
+    pub fn enter(&mut self, part: &str) {
+        let mut hash = Fnv(self.fingerprint);
+        hash.eat(part.as_bytes());
+        self.fingerprint = hash.0;
     }
 
     /// Steps in the whole run.
@@ -117,11 +186,21 @@ impl Program {
     pub fn planned(&self, step: u64, grid: &TimeGrid) -> PlannedStep {
         let Place { kind, node, .. } = self.place(step);
         let affine = match kind {
-            StepKind::Corrector => self.corrections[node],
-            StepKind::Predictor => self.predictions[node],
+            StepKind::Corrector => self.corrections[node].affine(),
+            StepKind::Predictor => self.predictions[node].affine(),
             StepKind::Denoise => self.denoise,
         };
         PlannedStep { kind, node, time: grid.node(node), affine }
+    }
+
+    /// The coefficients of step number `step`, if it is staged.
+    pub fn staged(&self, step: u64) -> Option<&StagedStep> {
+        let Place { kind, node, .. } = self.place(step);
+        match kind {
+            StepKind::Corrector => self.corrections[node].staged(),
+            StepKind::Predictor => self.predictions[node].staged(),
+            StepKind::Denoise => None,
+        }
     }
 
     /// Step number `step`.
@@ -165,6 +244,17 @@ impl Place {
     /// The node where the chains stand after the step.
     pub fn node_after(self) -> usize {
         self.node + usize::from(self.kind == StepKind::Predictor)
+    }
+}
+
+/// The coefficients of a step, of whichever form its rule gives.
+fn known(
+    affine: Option<AffineStep>,
+    staged: impl FnOnce() -> Result<Option<Box<StagedStep>>, ParameterError>,
+) -> Result<Coefficients, ParameterError> {
+    match affine {
+        Some(step) => Ok(Coefficients::Affine(step)),
+        None => Ok(staged()?.map_or(Coefficients::Unknown, Coefficients::Staged)),
     }
 }
 
@@ -220,6 +310,33 @@ fn check_step<T: Real>(step: Option<AffineStep>, vectors: usize, t: f64) -> Resu
     ParameterError::check("the time of a step", t, finite, allowed)?;
     let allowed = "0, as the rule says that it draws no noise vectors";
     ParameterError::check("the noise coefficient of a step", step.noise, step.noise == 0.0 || vectors > 0, allowed)?;
+    Ok(())
+}
+
+/// Refuses a staged step that cannot be done in `T` or under the process, or that needs what its rule says it does not have.
+fn check_staged<T: Real>(
+    step: &StagedStep,
+    vectors: usize,
+    kept: usize,
+    process: &dyn ForwardProcess,
+    t: f64,
+) -> Result<(), ParameterError> {
+    let refuse = |name, given: usize, allowed| Err(ParameterError::Count { name, given: given as u64, allowed });
+    if step.vectors_asked_for(false) > vectors {
+        return refuse("noise vectors of a step", step.vectors_asked_for(false), "at most what the rule says it draws");
+    }
+    if step.vectors_asked_for(true).max(step.keep().len()) > kept {
+        let given = step.vectors_asked_for(true).max(step.keep().len());
+        return refuse("memory vectors of a step", given, "at most what the rule says it keeps");
+    }
+    for stage in step.stages() {
+        let usable = stage.time <= process.time_limit();
+        ParameterError::check("the time of a stage", stage.time, usable, "at most the process's time limit")?;
+    }
+    let sums = step.stages().iter().map(|stage| &stage.point).chain([step.next()]).chain(step.keep());
+    let finite = sums.flat_map(|sum| sum.terms()).all(|term| T::of(term.1).as_f64().is_finite());
+    let allowed = "one at which the step's coefficients are finite in the chains' scalar";
+    ParameterError::check("the time of a step", t, finite, allowed)?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use crate::error::ParameterError;
 use crate::real::Real;
 #[cfg(feature = "serde")]
 use crate::sampler::check_chains;
-use crate::sampler::{ChainFailure, Evaluations};
+use crate::sampler::{Adjustment, ChainFailure, Evaluations};
 
 /// The state of a run between two steps: everything that the next step needs, and nothing of the sampler's.
 ///
@@ -40,6 +40,10 @@ pub struct Run<T: Real> {
     pub(super) states: Batch<T>,
     pub(super) failures: Vec<ChainFailure>,
     pub(super) evaluations: Evaluations,
+    /// What was accepted from each node, if anything was proposed.
+    pub(super) adjustments: Vec<Adjustment>,
+    /// What the rules keep from step to step: so many rows, a column per chain.
+    pub(super) memory: Batch<T>,
     pub(super) seconds: f64,
 }
 
@@ -87,7 +91,17 @@ struct Form<T: Real> {
     states: Batch<T>,
     failures: Vec<ChainFailure>,
     evaluations: Evaluations,
+    #[serde(default)]
+    adjustments: Vec<Adjustment>,
+    #[serde(default = "no_memory")]
+    memory: Batch<T>,
     seconds: f64,
+}
+
+/// What runs had before there were rules with a memory.
+#[cfg(feature = "serde")]
+fn no_memory<T: Real>() -> Batch<T> {
+    Batch::zeros(0, 0)
 }
 
 /// A run that was read is one that a sampler could have written, as far as can be told without the sampler.
@@ -95,7 +109,8 @@ struct Form<T: Real> {
 impl<T: Real> TryFrom<Form<T>> for Run<T> {
     type Error = ParameterError;
     fn try_from(form: Form<T>) -> Result<Self, ParameterError> {
-        let Form { seed, first_chain, steps_done, recipe, states, failures, evaluations, seconds } = form;
+        let Form { seed, first_chain, steps_done, recipe, states, failures, evaluations, adjustments, memory, seconds } =
+            form;
         let n = states.ncols() as u64;
         ParameterError::not_empty("the states' number of coordinates", states.nrows())?;
         let chains = first_chain.min(u64::MAX - n)..first_chain.saturating_add(n);
@@ -116,6 +131,10 @@ impl<T: Real> TryFrom<Form<T>> for Run<T> {
         if let Some(failure) = failures.iter().find(|f| f.step >= steps_done) {
             return refuse("a failed chain's step", failure.step, "below steps_done");
         }
-        Ok(Self { seed, first_chain, steps_done, recipe, states, failures, evaluations, seconds })
+        if let Some(index) = memory.iter().position(|v| !v.as_f64().is_finite()) {
+            let given = memory[index].as_f64();
+            return Err(ParameterError::ElementOutOfRange { name: "memory", index, given, allowed: "finite" });
+        }
+        Ok(Self { seed, first_chain, steps_done, recipe, states, failures, evaluations, adjustments, memory, seconds })
     }
 }

@@ -15,26 +15,39 @@ pub(super) fn default_tile(n_chains: usize, chain: usize) -> usize {
 }
 
 /// Calls `work` on every tile of chains, each thread with buffers of its own, and merges the results, in any order.
+///
+/// `beside` has a column of some length for each chain, or is empty; the work gets that of its tile too.
 pub(super) fn for_each_tile<T: Real, W: Send, R: Send + Default>(
     tile: usize,
     mut x: BatchViewMut<'_, T>,
+    beside: &mut [T],
     buffers: impl Fn() -> W + Send + Sync,
-    work: impl Fn(&mut W, BatchViewMut<'_, T>) -> R + Send + Sync,
+    work: impl Fn(&mut W, BatchViewMut<'_, T>, &mut [T]) -> R + Send + Sync,
     merge: impl Fn(R, R) -> R + Send + Sync,
 ) -> R {
     let (dim, first_chain) = (x.dim(), x.first_chain());
-    let one = |buffers: &mut W, (i, tile_states): (usize, &mut [T])| {
+    let one = |buffers: &mut W, i: usize, tile_states: &mut [T], beside: &mut [T]| {
         let Ok(view) = BatchViewMut::new(tile_states, dim) else { unreachable!("tiles are whole chains") };
-        work(buffers, view.starting_at(first_chain + (i * tile) as u64))
+        work(buffers, view.starting_at(first_chain + (i * tile) as u64), beside)
     };
     let len = tile.saturating_mul(dim);
+    // at least 1: pieces of nothing are counted out by the tiles
+    let beside_len = tile.saturating_mul(beside.len() / x.n_chains().max(1)).max(1);
     #[cfg(feature = "rayon")]
     if x.as_slice().len() > len {
         use rayon::prelude::*;
-        return x.as_mut_slice().par_chunks_mut(len).enumerate().map_init(buffers, one).reduce(R::default, merge);
+        let tiles = x.as_mut_slice().par_chunks_mut(len).enumerate();
+        if beside.is_empty() {
+            let work = |buffers: &mut W, (i, x): (usize, &mut [T])| one(buffers, i, x, &mut []);
+            return tiles.map_init(buffers, work).reduce(R::default, merge);
+        }
+        let work = |buffers: &mut W, ((i, x), beside): ((usize, &mut [T]), &mut [T])| one(buffers, i, x, beside);
+        return tiles.zip(beside.par_chunks_mut(beside_len)).map_init(buffers, work).reduce(R::default, merge);
     }
     let mut buffers = buffers();
-    x.as_mut_slice().chunks_mut(len).enumerate().map(|tile| one(&mut buffers, tile)).fold(R::default(), merge)
+    let mut beside = beside.chunks_mut(beside_len);
+    let tiles = x.as_mut_slice().chunks_mut(len).enumerate();
+    tiles.map(|(i, x)| one(&mut buffers, i, x, beside.next().unwrap_or_default())).fold(R::default(), merge)
 }
 
 /// Threads that share the tiles.

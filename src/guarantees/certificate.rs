@@ -153,6 +153,9 @@ impl Certificate {
                 "it maps the law at delta on another one; certify the sampler without it",
             );
         }
+        if sampler.prior().is_some() {
+            return refuse("a prior of the user's", "the bounds are those of chains that start from N(0, sigma^2 I)");
+        }
         let counts = sampler.corrector_steps();
         if counts[1..].iter().any(|&n| n > 0) {
             return refuse(

@@ -132,6 +132,7 @@ where
     }
     let solver = ReverseSolver::under(process, sampler.score(), grid)?.with_predictor(sampler.predictor())?;
     let finer = solver.with_corrector(sampler.corrector().refined(parts)?, Schedule::PerNode(counts))?;
+    let finer = if let Some(prior) = sampler.prior() { finer.with_prior(prior.clone())? } else { finer };
     if sampler.ends_with_denoising() { finer.with_final_denoising() } else { Ok(finer) }
 }
 

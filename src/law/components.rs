@@ -312,27 +312,35 @@ impl Components {
             sum += w;
             cumulative.push(sum);
         }
-        let mut rotated = vec![0.0; d];
+        let mut placed = vec![0.0; d];
         for (j, x) in out.chains_mut().enumerate() {
             let words = noise.words_at(Stream { phase: Phase::Law, node: 1 }, first + j as u64, 0);
             let bits = u64::from(words[0]) << 21 | u64::from(words[1]) >> 11;
             let uniform = (bits as f64 + 0.5) / 9_007_199_254_740_992.0 * sum;
             let k = cumulative.partition_point(|&c| c <= uniform).min(self.len() - 1);
-            for (i, x) in x.iter_mut().enumerate() {
-                *x *= self.variance_of(k, i).sqrt();
-            }
-            if self.shape == Shape::Full {
-                rotated.fill(0.0);
-                for (i, &z) in x.iter().enumerate() {
-                    for (r, q) in rotated.iter_mut().zip(&self.basis_of(k)[i * d..(i + 1) * d]) {
-                        *r += q * z;
-                    }
+            self.place(k, x, &mut placed);
+            x.copy_from_slice(&placed);
+        }
+    }
+
+    /// `mean + C^(1/2) z` for component `k`, in its eigenbasis.
+    pub fn place<T: Real>(&self, k: usize, z: &[T], out: &mut [f64]) {
+        let d = self.dim;
+        if self.shape == Shape::Full {
+            out.fill(0.0);
+            for (i, &z) in z.iter().enumerate() {
+                let z = z.as_f64() * self.variance_of(k, i).sqrt();
+                for (r, q) in out.iter_mut().zip(&self.basis_of(k)[i * d..(i + 1) * d]) {
+                    *r += q * z;
                 }
-                x.copy_from_slice(&rotated);
             }
-            for (x, m) in x.iter_mut().zip(self.mean_of(k)) {
-                *x += m;
+        } else {
+            for (i, (out, &z)) in out.iter_mut().zip(z).enumerate() {
+                *out = z.as_f64() * self.variance_of(k, i).sqrt();
             }
+        }
+        for (x, m) in out.iter_mut().zip(self.mean_of(k)) {
+            *x += m;
         }
     }
 

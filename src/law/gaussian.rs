@@ -80,6 +80,17 @@ impl Gaussian {
     }
 }
 
+impl Gaussian {
+    /// Takes chains of standard normals to chains of this law, `x <- mean + C^(1/2) x` in an eigenbasis, in f64.
+    pub(crate) fn place<T: Real>(&self, mut x: BatchViewMut<'_, T>) {
+        let mut place = vec![0.0; self.dim()];
+        for x in x.chains_mut() {
+            self.components.place(0, x, &mut place);
+            x.iter_mut().zip(&place).for_each(|(x, &y)| *x = T::of(y));
+        }
+    }
+}
+
 impl Law for Gaussian {
     type Diffused = Gaussian;
     fn dim(&self) -> usize {

@@ -25,10 +25,16 @@ pub enum Phase {
     Predictor,
     /// Corrector steps.
     Corrector,
+    /// Uniform numbers of predictor steps: what is accepted.
+    PredictorChoice,
+    /// Uniform numbers of corrector steps: what is accepted.
+    CorrectorChoice,
     /// Samples of a law (see [`Law`](crate::law::Law)).
     Law,
     /// Directions, permutations and repetitions of [`metrics`](crate::metrics).
     Metric,
+    /// Inner chains and particles of parts that sample on their own: resampling, scores by Monte Carlo.
+    Inner,
     /// Times, noise, order of the data and initial weights of training. Node 0 is for times.
     Training,
     /// For users: never drawn from by this crate.
@@ -43,8 +49,11 @@ impl Phase {
             Phase::Predictor => 1,
             Phase::Corrector => 2,
             Phase::Law => 3,
+            Phase::PredictorChoice => 4,
+            Phase::CorrectorChoice => 5,
             Phase::Metric => 8,
             Phase::Training => 9,
+            Phase::Inner => 10,
             Phase::User => 127,
         }
     }

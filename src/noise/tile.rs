@@ -37,6 +37,11 @@ impl<T: Real> TileNoise<T> {
         Self { field, first_chain: 0, n, dim, room, windows: [window.clone(), window] }
     }
 
+    /// The field.
+    pub(crate) fn field(&self) -> NoiseField {
+        self.field
+    }
+
     /// The number of the tile's first chain.
     pub(crate) fn first_chain(&self) -> u64 {
         self.first_chain

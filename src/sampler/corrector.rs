@@ -1,15 +1,17 @@
 //! [`Corrector`]: moves the chains at one time towards the law there.
 
+use super::staged::StagedStep;
 use super::step::{AffineStep, StepContext};
 use crate::batch::BatchViewMut;
+use crate::error::ParameterError;
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use std::fmt::Debug;
 
 /// A rule that moves chains at a fixed time, towards the law `p_t` whose score it sees.
 ///
-/// As with [`Predictor`](super::Predictor), implement exactly one of [`affine_step`](Self::affine_step) and
-/// [`correct`](Self::correct).
+/// As with [`Predictor`](super::Predictor), implement exactly one of [`affine_step`](Self::affine_step),
+/// [`staged_step`](Self::staged_step) and [`correct`](Self::correct).
 ///
 /// # Example
 /// ```
@@ -40,6 +42,17 @@ pub trait Corrector<T: Real>: Debug + Send + Sync {
         1
     }
 
+    /// Uniform numbers per chain and step, by [`StepContext::uniform`]: always the same number, whatever happens inside.
+    fn uniforms(&self) -> usize {
+        0
+    }
+
+    /// `d x n` vectors that the rule keeps from step to step, by [`StepContext::take_memory`] or as [`Term::Memory`](super::Term).
+    /// They are part of a paused run.
+    fn memory_vectors(&self) -> usize {
+        0
+    }
+
     /// `d x n` buffers that [`correct`](Self::correct) takes by [`StepContext::take_scratch`].
     fn scratch_vectors(&self) -> usize {
         0
@@ -58,7 +71,18 @@ pub trait Corrector<T: Real>: Debug + Send + Sync {
         None
     }
 
-    /// One step of all chains in `x`, in place. Called only if [`affine_step`](Self::affine_step) gives `None`.
+    /// The step in stages, if it is a list of linear combinations of states, scores, noise and memory. The sampler asks when
+    /// it is built, and only if there is no [`affine_step`](Self::affine_step).
+    ///
+    /// # Errors
+    /// [`ParameterError`] if the step does not exist at this time or under this process.
+    fn staged_step(&self, process: &dyn ForwardProcess, at: f64) -> Result<Option<StagedStep>, ParameterError> {
+        let _ = (process, at);
+        Ok(None)
+    }
+
+    /// One step of all chains in `x`, in place. Called only if [`affine_step`](Self::affine_step) and
+    /// [`staged_step`](Self::staged_step) give `None`.
     ///
     /// The default stops all chains: this corrector has no step.
     fn correct(&self, cx: &mut StepContext<'_, T>, at: f64, x: BatchViewMut<'_, T>) {
@@ -100,6 +124,12 @@ macro_rules! corrector_by_reference {
             fn noise_vectors(&self) -> usize {
                 (**self).noise_vectors()
             }
+            fn uniforms(&self) -> usize {
+                (**self).uniforms()
+            }
+            fn memory_vectors(&self) -> usize {
+                (**self).memory_vectors()
+            }
             fn scratch_vectors(&self) -> usize {
                 (**self).scratch_vectors()
             }
@@ -108,6 +138,9 @@ macro_rules! corrector_by_reference {
             }
             fn affine_step(&self, process: &dyn ForwardProcess, at: f64) -> Option<AffineStep> {
                 (**self).affine_step(process, at)
+            }
+            fn staged_step(&self, process: &dyn ForwardProcess, at: f64) -> Result<Option<StagedStep>, ParameterError> {
+                (**self).staged_step(process, at)
             }
             fn correct(&self, cx: &mut StepContext<'_, T>, at: f64, x: BatchViewMut<'_, T>) {
                 (**self).correct(cx, at, x);

@@ -1,7 +1,10 @@
 //! [`Predictor`]: moves the chains from one time to a cleaner one.
 
+use super::site::StepSite;
+use super::staged::StagedStep;
 use super::step::{AffineStep, StepContext};
 use crate::batch::BatchViewMut;
+use crate::error::ParameterError;
 use crate::grid::Interval;
 use crate::process::ForwardProcess;
 use crate::real::Real;
@@ -9,8 +12,9 @@ use std::fmt::Debug;
 
 /// A rule that moves chains over an interval of the time grid, towards the data.
 ///
-/// Implement exactly one of two methods: [`affine_step`](Self::affine_step) for a rule with one score and one noise
-/// vector per step, or [`predict`](Self::predict), with the counts it needs, for anything else.
+/// Implement exactly one of three methods, with the counts it needs: [`affine_step`](Self::affine_step) for a rule with
+/// one score and one noise vector per step, [`staged_step`](Self::staged_step) for several scores or a memory, or
+/// [`predict`](Self::predict) for anything else.
 ///
 /// # Example
 /// Euler's method for the probability flow, and Heun's, from outside the crate:
@@ -67,6 +71,17 @@ pub trait Predictor<T: Real>: Debug + Send + Sync {
         1
     }
 
+    /// Uniform numbers per chain and step, by [`StepContext::uniform`]: always the same number, whatever happens inside.
+    fn uniforms(&self) -> usize {
+        0
+    }
+
+    /// `d x n` vectors that the rule keeps from step to step, by [`StepContext::take_memory`] or as [`Term::Memory`](super::Term).
+    /// They are part of a paused run.
+    fn memory_vectors(&self) -> usize {
+        0
+    }
+
     /// `d x n` buffers that [`predict`](Self::predict) takes by [`StepContext::take_scratch`].
     fn scratch_vectors(&self) -> usize {
         0
@@ -85,7 +100,18 @@ pub trait Predictor<T: Real>: Debug + Send + Sync {
         None
     }
 
-    /// One step of all chains in `x`, in place. Called only if [`affine_step`](Self::affine_step) gives `None`.
+    /// The step in stages, if it is a list of linear combinations of states, scores, noise and memory. The sampler asks when
+    /// it is built, and only if there is no [`affine_step`](Self::affine_step).
+    ///
+    /// # Errors
+    /// [`ParameterError`] if the step does not exist on this grid or under this process.
+    fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
+        let _ = site;
+        Ok(None)
+    }
+
+    /// One step of all chains in `x`, in place. Called only if [`affine_step`](Self::affine_step) and
+    /// [`staged_step`](Self::staged_step) give `None`.
     ///
     /// The default stops all chains: this predictor has no step.
     fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, x: BatchViewMut<'_, T>) {
@@ -127,6 +153,12 @@ macro_rules! predictor_by_reference {
             fn noise_vectors(&self) -> usize {
                 (**self).noise_vectors()
             }
+            fn uniforms(&self) -> usize {
+                (**self).uniforms()
+            }
+            fn memory_vectors(&self) -> usize {
+                (**self).memory_vectors()
+            }
             fn scratch_vectors(&self) -> usize {
                 (**self).scratch_vectors()
             }
@@ -135,6 +167,9 @@ macro_rules! predictor_by_reference {
             }
             fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
                 (**self).affine_step(process, over)
+            }
+            fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
+                (**self).staged_step(site)
             }
             fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, x: BatchViewMut<'_, T>) {
                 (**self).predict(cx, over, x);

@@ -43,6 +43,44 @@ impl Evaluations {
     }
 }
 
+/// What steps accepted, summed over chains, and how far the score was from being a gradient.
+///
+/// ```
+/// use score_diffusion::sampler::Adjustment;
+/// let at_a_node = Adjustment { proposed: 400, accepted: 300, largest_curl: 0.0 };
+/// assert_eq!(at_a_node.acceptance_rate(), Some(0.75));
+/// assert_eq!(Adjustment::default().acceptance_rate(), None);
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Adjustment {
+    /// Proposals.
+    pub proposed: u64,
+    /// Those that were accepted.
+    pub accepted: u64,
+    /// The largest curl defect that was noted: a loop integral of the score, 0 for a gradient.
+    pub largest_curl: f64,
+}
+
+impl Adjustment {
+    /// Accepted out of proposed; none if nothing was proposed.
+    #[must_use]
+    pub fn acceptance_rate(&self) -> Option<f64> {
+        (self.proposed > 0).then(|| self.accepted as f64 / self.proposed as f64)
+    }
+
+    /// Whether nothing was proposed and nothing noted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.proposed == 0 && self.largest_curl == 0.0
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.proposed = self.proposed.saturating_add(other.proposed);
+        self.accepted = self.accepted.saturating_add(other.accepted);
+        self.largest_curl = self.largest_curl.max(other.largest_curl);
+    }
+}
+
 /// How a run ended.
 ///
 /// ```
@@ -118,6 +156,9 @@ pub struct Report {
     pub steps_in_all: u64,
     /// Evaluations of the score, summed over chains.
     pub evaluations: Evaluations,
+    /// What was accepted in the steps from each node, if they propose anything; else empty.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub adjustments: Vec<Adjustment>,
     /// Wall-clock time spent in steps.
     pub seconds: f64,
 }
@@ -168,6 +209,14 @@ impl fmt::Display for Report {
             e.predictor as f64 / n,
             e.denoise as f64 / n
         )?;
+        let mut all = Adjustment::default();
+        self.adjustments.iter().for_each(|at_node| all.merge(*at_node));
+        if let Some(rate) = all.acceptance_rate() {
+            writeln!(f, "  accepted     {:.1} percent of {} proposals", 100.0 * rate, all.proposed)?;
+        }
+        if all.largest_curl > 0.0 {
+            writeln!(f, "  curl         a loop integral of the score reached {:.3e}", all.largest_curl)?;
+        }
         write!(
             f,
             "  time         {:.3} s, {:.2} ns per coordinate and step",

@@ -1,14 +1,16 @@
 //! [`AffineStep`]: the form of every one-evaluation step; [`StepContext`]: what a step may use.
 
+use super::report::Adjustment;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
 use crate::math::BLOCK;
-use crate::noise::{NoiseField, Sink, Stream, TileNoise};
+use crate::noise::{NoiseField, Phase, Sink, Stream, TileNoise};
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::score::ScoreModel;
 use crate::simd::{Kernel, dispatch};
 use std::fmt;
+use std::ops::Range;
 
 /// A step that takes one score and one noise vector:
 ///
@@ -74,6 +76,8 @@ pub(crate) struct Workspace<T> {
     score: Vec<T>,
     model: Vec<T>,
     step: Vec<T>,
+    /// What the predictor and the corrector keep from step to step: vector after vector, each `d x n`.
+    memory: [Vec<T>; 2],
     noise: TileNoise<T>,
     bad: Vec<(usize, BadScore)>,
 }
@@ -98,6 +102,7 @@ impl<T: Real> Workspace<T> {
             score: vec![T::default(); dim * n],
             model: vec![T::default(); model.scratch_len(n)],
             step: vec![T::default(); step_vectors * dim * n],
+            memory: [Vec::new(), Vec::new()],
             noise: TileNoise::new(noise, dim, n),
             bad: Vec::new(),
         }
@@ -107,6 +112,47 @@ impl<T: Real> Workspace<T> {
     pub(crate) fn move_to(&mut self, first_chain: u64, n: usize) {
         self.noise.move_to(first_chain, n);
         self.bad.clear();
+    }
+
+    /// Reads what predictor and corrector keep of the tile's chains: so many vectors each, chain after chain.
+    pub(crate) fn load_memory(&mut self, vectors: [usize; 2], from: &[T]) {
+        let (dim, n) = (self.noise.dim(), self.noise.n_chains());
+        let all = dim * (vectors[0] + vectors[1]);
+        let mut offset = 0;
+        for (memory, vectors) in self.memory.iter_mut().zip(vectors) {
+            memory.clear();
+            for vector in 0..vectors {
+                let at = offset + vector * dim;
+                (0..n).for_each(|j| memory.extend_from_slice(&from[j * all + at..j * all + at + dim]));
+            }
+            offset += vectors * dim;
+        }
+    }
+
+    /// Writes what [`load_memory`](Self::load_memory) read, as it is now.
+    pub(crate) fn store_memory(&self, vectors: [usize; 2], to: &mut [T]) {
+        let (dim, n) = (self.noise.dim(), self.noise.n_chains());
+        let all = dim * (vectors[0] + vectors[1]);
+        let mut offset = 0;
+        for (memory, vectors) in self.memory.iter().zip(vectors) {
+            for vector in 0..vectors {
+                for j in 0..n {
+                    let (at, from) = (j * all + offset + vector * dim, (vector * n + j) * dim);
+                    to[at..at + dim].copy_from_slice(&memory[from..from + dim]);
+                }
+            }
+            offset += vectors * dim;
+        }
+    }
+
+    /// Gives the chains in some columns the memory of another.
+    pub(crate) fn copy_memory(&mut self, from: usize, to: &[usize]) {
+        let (dim, n) = (self.noise.dim(), self.noise.n_chains());
+        for memory in &mut self.memory {
+            for vector in memory.chunks_mut(dim * n) {
+                to.iter().for_each(|j| vector.copy_within(from * dim..(from + 1) * dim, j * dim));
+            }
+        }
     }
 
     /// Whether some scores could not be used since the last [`take_bad`](Self::take_bad).
@@ -128,6 +174,12 @@ impl<T: Real> Workspace<T> {
 /// Where a step stands, as the sampler sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepSetting {
+    /// Whether the corrector does the step.
+    pub corrects: bool,
+    /// The step's number in its stream.
+    pub number: u64,
+    /// Uniform numbers that the step may draw.
+    pub uniforms: usize,
     pub stream: Stream,
     /// Noise vectors that the step may draw.
     pub vectors: usize,
@@ -169,11 +221,14 @@ pub(crate) struct StepSetting {
 pub struct StepContext<'a, T: Real> {
     process: &'a dyn ForwardProcess,
     model: &'a dyn ScoreModel<Scalar = T>,
-    /// A time, and what the model prepared for it.
-    prepared: Option<(f64, &'a [T])>,
+    /// Times, and what the model prepared for them.
+    prepared: [Option<(f64, &'a [T])>; 2],
     workspace: &'a mut Workspace<T>,
     setting: StepSetting,
+    /// Columns of chains that failed before, in order: they ride along.
+    parked: &'a [usize],
     evaluations: u64,
+    adjustment: Adjustment,
     finite: bool,
 }
 
@@ -181,16 +236,28 @@ impl<'a, T: Real> StepContext<'a, T> {
     pub(crate) fn new(
         process: &'a dyn ForwardProcess,
         model: &'a dyn ScoreModel<Scalar = T>,
-        prepared: Option<(f64, &'a [T])>,
+        prepared: [Option<(f64, &'a [T])>; 2],
         workspace: &'a mut Workspace<T>,
         setting: StepSetting,
+        parked: &'a [usize],
     ) -> Self {
-        Self { process, model, prepared, workspace, setting, evaluations: 0, finite: false }
+        let adjustment = Adjustment::default();
+        Self { process, model, prepared, workspace, setting, parked, evaluations: 0, adjustment, finite: false }
     }
 
     /// Chain-evaluations of the score so far in this step.
     pub(crate) fn evaluations(&self) -> u64 {
         self.evaluations
+    }
+
+    /// What the step accepted.
+    pub(crate) fn adjustment(&self) -> Adjustment {
+        self.adjustment
+    }
+
+    /// Says whether all states are finite.
+    pub(super) fn set_finite(&mut self, finite: bool) {
+        self.finite = finite;
     }
 
     /// Whether the step has seen for itself that all states are finite in the end.
@@ -231,12 +298,13 @@ impl<'a, T: Real> StepContext<'a, T> {
         self.evaluations += n as u64;
         let scratch = &mut self.workspace.model[..];
         // the views are made where they are handed over: copies of them would wait for each other in memory
-        let scored = match self.prepared {
-            Some((at, prepared)) if at.to_bits() == t.to_bits() => {
+        let prepared = self.prepared.iter().flatten().find(|prepared| prepared.0.to_bits() == t.to_bits());
+        let scored = match prepared {
+            Some((_, prepared)) => {
                 let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
                 self.model.score_prepared_into(t, prepared, x, out, scratch)
             }
-            _ => {
+            None => {
                 let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
                 self.model.score_into(t, x, out, scratch)
             }
@@ -302,6 +370,56 @@ impl<'a, T: Real> StepContext<'a, T> {
         self.workspace.noise.vector(stream, vector, ahead + (vectors - index - 1) as u64)
     }
 
+    /// A uniform number in the open interval from 0 to 1 for the chain in column `j`: number `index` of the step. It has
+    /// 52 bits, and is the same at every call.
+    ///
+    /// # Panics
+    /// If `index` is not below the rule's `uniforms`, or there is no such column.
+    #[must_use]
+    pub fn uniform(&self, index: usize, j: usize) -> f64 {
+        let StepSetting { stream, number, uniforms, corrects, .. } = self.setting;
+        assert!(index < uniforms, "a step asked for uniform number {index}; its rule says it draws {uniforms}");
+        assert!(j < self.workspace.noise.n_chains(), "a step asked for a uniform number of column {j}");
+        // the predictor's steps share the stream of node 0, and so do theirs
+        let phase = if corrects { Phase::CorrectorChoice } else { Phase::PredictorChoice };
+        let chain = self.workspace.noise.first_chain() + j as u64;
+        let quad = number * uniforms as u64 + index as u64;
+        self.workspace.noise.field().uniform_at(Stream { phase, ..stream }, chain, quad)
+    }
+
+    /// Noise vector `index` of this step for the chain in column `j` alone: what [`noise`](Self::noise) has there.
+    ///
+    /// # Panics
+    /// As `noise`, or if there is no such column, or `out` has not `d` elements.
+    pub fn noise_of(&self, index: usize, j: usize, out: &mut [T]) {
+        let vector = self.vector_of(index);
+        let noise = &self.workspace.noise;
+        assert!(j < noise.n_chains() && out.len() == noise.dim(), "a step asked for the noise of no chain");
+        let (chain, dim) = (noise.first_chain() + j as u64, noise.dim());
+        noise.field().fill_slabs(self.setting.stream, chain, vector * dim as u64, dim, 1, out);
+    }
+
+    /// Whether the chain in column `j` failed before. It rides along where another chain stands, and is not counted.
+    #[must_use]
+    pub fn has_failed(&self, j: usize) -> bool {
+        self.parked.binary_search(&j).is_ok()
+    }
+
+    /// Counts a proposal of the chain in column `j`, for the report's acceptance rates.
+    pub fn count_proposal(&mut self, j: usize, accepted: bool) {
+        if !self.has_failed(j) {
+            self.adjustment.proposed += 1;
+            self.adjustment.accepted += u64::from(accepted);
+        }
+    }
+
+    /// Notes how far the score of the chain in column `j` is from being a gradient; the report keeps the largest.
+    pub fn note_curl(&mut self, j: usize, defect: f64) {
+        if !self.has_failed(j) {
+            self.adjustment.largest_curl = self.adjustment.largest_curl.max(defect);
+        }
+    }
+
     /// The number in its stream of noise vector `index` of this step.
     fn vector_of(&self, index: usize) -> u64 {
         let StepSetting { vectors, first_vector, .. } = self.setting;
@@ -320,6 +438,35 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// Returns what [`take_scratch`](Self::take_scratch) gave.
     pub fn return_scratch(&mut self, scratch: Vec<T>) {
         self.workspace.step = scratch;
+    }
+
+    /// What the rule keeps from step to step: `memory_vectors` times `d x n`, vector after vector, each chain after chain.
+    /// Zeros before the first step. Give it back by [`return_memory`](Self::return_memory), or it is lost.
+    pub fn take_memory(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.workspace.memory[usize::from(self.setting.corrects)])
+    }
+
+    /// Returns what [`take_memory`](Self::take_memory) gave.
+    pub fn return_memory(&mut self, memory: Vec<T>) {
+        self.workspace.memory[usize::from(self.setting.corrects)] = memory;
+    }
+
+    /// The step's number: among the predictor's steps, or among the corrector's at this node.
+    #[must_use]
+    pub fn step_number(&self) -> u64 {
+        self.setting.number
+    }
+
+    /// The number of the tile's first chain, and how many there are.
+    #[must_use]
+    pub fn chains(&self) -> Range<u64> {
+        let noise = &self.workspace.noise;
+        noise.first_chain()..noise.first_chain() + noise.n_chains() as u64
+    }
+
+    /// Stops the chain in column `j`, for a reason that the run's error gives.
+    pub fn fail(&mut self, j: usize, reason: &str) {
+        self.workspace.bad.push((j, BadScore::Model(reason.to_owned())));
     }
 
     /// Stops all chains of the tile: this step cannot be done.
@@ -373,18 +520,18 @@ impl<T: Real> fmt::Debug for StepContext<'_, T> {
 }
 
 /// Elements side by side in the checks.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Adds 0 for finite elements, and NaN for others; a NaN stays in its sum.
 #[inline(always)]
-fn watch<T: Real>(zeros: &mut [T; LANES], x: &[T; LANES]) {
+pub(super) fn watch<T: Real>(zeros: &mut [T; LANES], x: &[T; LANES]) {
     for l in 0..LANES {
         zeros[l] += x[l] * T::default();
     }
 }
 
 #[inline(always)]
-fn are_zero<T: Real>(zeros: &[T; LANES]) -> bool {
+pub(super) fn are_zero<T: Real>(zeros: &[T; LANES]) -> bool {
     let mut all = true;
     for z in zeros {
         all &= *z == T::default();

@@ -1,8 +1,9 @@
 //! [`ExactScore`]: the true score of a law under a process.
 
+use super::log_density::{LogDensity, check_logs};
 use super::score_trait::{ScoreModel, check_prepared, check_scratch, check_shapes};
 use crate::batch::{BatchView, BatchViewMut};
-use crate::error::ScoreError;
+use crate::error::{ParameterError, ScoreError};
 use crate::law::Law;
 use crate::process::{ForwardProcess, Transition};
 use crate::real::Real;
@@ -110,6 +111,21 @@ impl<L: Law, F: ForwardProcess, T: Real> ScoreModel for ExactScore<L, F, T> {
         check_prepared(self.law.prepared_len(), prepared)?;
         if !self.law.prepared_score_into(prepared, x, out.reborrow(), scratch) {
             self.law.diffused_score_into(self.marginal(t)?, x, out, scratch);
+        }
+        Ok(())
+    }
+}
+
+/// By the law's marginal at the time, which is made at every call: O(d^3) for full covariances.
+impl<L: Law, F: ForwardProcess, T: Real> LogDensity for ExactScore<L, F, T> {
+    fn log_density_into(&self, t: f64, x: BatchView<'_, T>, out: &mut [f64], _: &mut [T]) -> Result<(), ScoreError> {
+        ParameterError::same("the batch", "coordinates per chain", self.dim(), x.dim())?;
+        check_logs(x, out)?;
+        let marginal = self.law.diffused(self.marginal(t)?);
+        let mut point = vec![0.0; x.dim()];
+        for (j, out) in out.iter_mut().enumerate() {
+            point.iter_mut().zip(x.chain(j)).for_each(|(to, from)| *to = from.as_f64());
+            *out = marginal.log_density(&point).unwrap_or(f64::NAN);
         }
         Ok(())
     }

@@ -3,11 +3,12 @@
 //! [`ScoreModel`] is the trait. [`ExactScore`] is the truth for a law of the laboratory, [`ScoreFn`] wraps a closure,
 //! [`Mlp`] is a neural network of dense layers with given weights; the others wrap a model: [`ProjectedScore`] confines
 //! its denoiser to a convex set, [`PerturbedScore`] adds a known error, [`Reparametrised`] converts from and to noise,
-//! denoiser and velocity outputs, [`Counted`] counts.
+//! denoiser and velocity outputs, [`Counted`] counts. [`LogDensity`] is for models that know the density, too.
 
 mod closure;
 mod counted;
 mod exact;
+mod log_density;
 mod mlp;
 mod parametrisation;
 mod perturbed;
@@ -19,6 +20,8 @@ mod time_features;
 pub use closure::{BatchFn, PerChain, ScoreFn};
 pub use counted::Counted;
 pub use exact::ExactScore;
+pub use log_density::LogDensity;
+pub(crate) use log_density::check_logs;
 pub use mlp::{Activation, Dense, Mlp};
 pub use parametrisation::{Conversion, Parametrisation, Reparametrised};
 pub use perturbed::PerturbedScore;

@@ -1,10 +1,10 @@
 //! [`EulerMaruyama`]: the plainest reverse solver.
 
-use super::predictor::Predictor;
-use super::step::AffineStep;
 use crate::grid::Interval;
 use crate::process::ForwardProcess;
 use crate::real::Real;
+use crate::sampler::predictor::Predictor;
+use crate::sampler::step::AffineStep;
 
 /// Euler-Maruyama on the reverse SDE, with coefficients taken at the interval's noisy end:
 ///

@@ -1,10 +1,10 @@
 //! [`ProbabilityFlow`]: the reverse as an ordinary differential equation.
 
-use super::predictor::Predictor;
-use super::step::AffineStep;
 use crate::grid::Interval;
 use crate::process::ForwardProcess;
 use crate::real::Real;
+use crate::sampler::predictor::Predictor;
+use crate::sampler::step::AffineStep;
 
 /// Exponential Euler on the probability-flow ODE, with the score held over the step from `t` to `v`:
 ///

@@ -1,11 +1,11 @@
 //! Inexact Langevin correctors: [`UnadjustedLangevin`] and [`OuSplit`].
 
-use super::corrector::Corrector;
-use super::step::AffineStep;
 use crate::error::ParameterError;
 use crate::math::portable::exp_m1;
 use crate::process::ForwardProcess;
 use crate::real::Real;
+use crate::sampler::corrector::Corrector;
+use crate::sampler::step::AffineStep;
 
 /// One unadjusted Langevin step with an estimated score:
 ///

@@ -1,10 +1,10 @@
 //! [`ExponentialIntegrator`]: the reverse SDE with its linear part solved exactly.
 
-use super::predictor::Predictor;
-use super::step::AffineStep;
 use crate::grid::Interval;
 use crate::process::ForwardProcess;
 use crate::real::Real;
+use crate::sampler::predictor::Predictor;
+use crate::sampler::step::AffineStep;
 
 /// Exponential integrators of the reverse SDE. They solve its linear part exactly and hold one of three quantities over
 /// the step from `t` to `v < t`.

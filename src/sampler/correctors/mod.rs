@@ -1,0 +1,5 @@
+//! Correctors, an algorithm a file.
+
+mod langevin;
+
+pub use langevin::{OuSplit, UnadjustedLangevin};

@@ -1,0 +1,9 @@
+//! Predictors, an algorithm a file.
+
+mod euler_maruyama;
+mod exponential;
+mod probability_flow;
+
+pub use euler_maruyama::EulerMaruyama;
+pub use exponential::ExponentialIntegrator;
+pub use probability_flow::ProbabilityFlow;

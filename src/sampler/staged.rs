@@ -1,0 +1,340 @@
+//! [`StagedStep`]: a step that takes several scores, as a list of linear combinations; and the loop that does it.
+
+use super::combination::{Combination, Term};
+use super::step::{LANES, StepContext, are_zero, watch};
+use crate::error::ParameterError;
+use crate::real::Real;
+use crate::simd::{Kernel, dispatch};
+
+/// One evaluation of the score within a step.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Stage {
+    /// The time of the evaluation.
+    pub time: f64,
+    /// Where the score is taken.
+    pub point: Combination,
+}
+
+/// A step in stages. Every stage takes a score at a linear combination of what came before; the new state, and what the
+/// rule keeps for its next step, are linear combinations too:
+///
+/// ```text
+/// y_i = a_i x + sum_{j<i} (b_ij s_j + c_ij y_j) + memory and noise,    s_i = s(t_i, y_i)
+/// x  <- a x + sum_j (b_j s_j + c_j y_j) + memory and noise,            m_k <- the same
+/// ```
+/// Runge-Kutta, multistep and stochastic solvers are all of this form, with coefficients that depend on the grid and the
+/// process alone. They are computed once, in f64, when a sampler is built. On Gaussian data such a step is an affine
+/// Gaussian map of state and memory, so the law of the chain is known exactly.
+///
+/// Build one by [`evaluate`](Self::evaluate) and [`finish`](Self::finish).
+///
+/// # Errors
+/// [`ParameterError`] from `finish`: coefficients or times that are not finite, a stage that looks ahead, more than 24
+/// terms in a sum, or more than 4 vectors to keep.
+/// # Example
+/// Heun's method for the probability flow of the Ornstein-Uhlenbeck process, `dx/dt = -x - s`:
+/// ```
+/// use score_diffusion::prelude::*;
+/// use score_diffusion::sampler::{Combination, StagedStep, StepSite, Term};
+/// #[derive(Debug)]
+/// struct FlowHeun;
+/// impl<T: Real> Predictor<T> for FlowHeun {
+///     fn noise_vectors(&self) -> usize { 0 }
+///     fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
+///         let (over, h) = (site.over(), site.over().length());
+///         let x = Combination::from(Term::State);
+///         let mut step = StagedStep::begin();
+///         let first = x.clone() + step.evaluate(over.from(), x.clone());
+///         let euler = x.clone() + first.clone() * h;
+///         let second = euler.clone() + step.evaluate(over.to(), euler);
+///         step.finish(x + (first + second) * (0.5 * h), vec![]).map(Some)
+///     }
+/// }
+/// let score = ExactScore::new(Gaussian::isotropic(vec![1.0], 0.5)?, OrnsteinUhlenbeck);
+/// let sampler = PredictorCorrector::new(score, TimeGrid::uniform(2.0, 0.01, 20)?)?.with_predictor(FlowHeun)?;
+/// assert_eq!(sampler.nfe(), 40);
+/// sampler.sample_seeded(100, 1).unwrap();
+/// # Ok::<(), ParameterError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct StagedStep {
+    stages: Vec<Stage>,
+    next: Combination,
+    keep: Vec<Combination>,
+}
+
+/// Terms of one sum, and vectors that a rule may keep: the loop has room for so many.
+const MOST_TERMS: usize = 24;
+const MOST_KEPT: usize = 4;
+
+impl StagedStep {
+    /// A step without stages.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self::default()
+    }
+
+    /// Adds a stage: the score at `point` and `time`, to be used in what follows.
+    pub fn evaluate(&mut self, time: f64, point: Combination) -> Combination {
+        self.stages.push(Stage { time, point });
+        Term::Score(self.stages.len() - 1).into()
+    }
+
+    /// The point of the last stage, for use in what follows: cheaper than the sum it stands for.
+    #[must_use]
+    pub fn last_point(&self) -> Combination {
+        match self.stages.len() {
+            0 => Term::State.into(),
+            n => Term::Point(n - 1).into(),
+        }
+    }
+
+    /// Ends the step with the new state and what the rule keeps, in the order of [`Term::Memory`].
+    ///
+    /// # Errors
+    /// [`ParameterError`] as the type says.
+    pub fn finish(mut self, next: Combination, keep: Vec<Combination>) -> Result<Self, ParameterError> {
+        for (i, stage) in self.stages.iter().enumerate() {
+            ParameterError::non_negative("the time of a stage", stage.time)?;
+            check(&stage.point, i)?;
+        }
+        let n = self.stages.len();
+        check(&next, n)?;
+        keep.iter().try_for_each(|kept| check(kept, n))?;
+        if keep.len() > MOST_KEPT {
+            let given = keep.len() as u64;
+            return Err(ParameterError::Count { name: "vectors that a step keeps", given, allowed: "at most 4" });
+        }
+        (self.next, self.keep) = (next, keep);
+        Ok(self)
+    }
+
+    /// The evaluations, in their order.
+    #[must_use]
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// The state after the step.
+    #[must_use]
+    pub fn next(&self) -> &Combination {
+        &self.next
+    }
+
+    /// What is kept for the next step.
+    #[must_use]
+    pub fn keep(&self) -> &[Combination] {
+        &self.keep
+    }
+
+    /// Evaluations of the score per chain.
+    #[must_use]
+    pub fn nfe(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// One more than the largest number of a noise vector, or of a memory if `memory` is set.
+    pub(crate) fn vectors_asked_for(&self, memory: bool) -> usize {
+        let number = |&(term, _): &(Term, f64)| match term {
+            Term::Noise(i) if !memory => i + 1,
+            Term::Memory(i) if memory => i + 1,
+            _ => 0,
+        };
+        self.sums().flat_map(|sum| sum.terms().iter().map(number)).max().unwrap_or(0)
+    }
+
+    /// `d x n` buffers that the loop works with.
+    pub(crate) fn scratch_vectors(&self) -> usize {
+        self.vectors_asked_for(false) + 2 * self.stages.len()
+    }
+
+    fn sums(&self) -> impl Iterator<Item = &Combination> {
+        self.stages.iter().map(|stage| &stage.point).chain([&self.next]).chain(&self.keep)
+    }
+}
+
+/// Refuses a sum in stage `stage` that looks ahead, is too long or is not finite.
+fn check(sum: &Combination, stage: usize) -> Result<(), ParameterError> {
+    if sum.terms().len() > MOST_TERMS {
+        let given = sum.terms().len() as u64;
+        return Err(ParameterError::Count { name: "terms in a sum of a step", given, allowed: "at most 24" });
+    }
+    for &(term, c) in sum.terms() {
+        ParameterError::finite("a coefficient of a step", c)?;
+        if let Term::Point(i) | Term::Score(i) = term
+            && i >= stage
+        {
+            let allowed = "below that of the stage which asks for it";
+            return Err(ParameterError::Count { name: "a stage's number", given: i as u64, allowed });
+        }
+    }
+    Ok(())
+}
+
+impl<T: Real> StepContext<'_, T> {
+    /// One staged step in place. Memory is the rule's own.
+    ///
+    /// # Panics
+    /// If the step asks for more noise or memory than the rule says it has.
+    pub fn staged(&mut self, step: &StagedStep, x: &mut [T]) {
+        let len = x.len();
+        let noises = step.vectors_asked_for(false);
+        let mut memory = self.take_memory();
+        let mut scratch = self.take_scratch();
+        if scratch.len() < step.scratch_vectors() * len {
+            scratch.resize(step.scratch_vectors() * len, T::default());
+        }
+        // noise first, then point and score of each stage, so that a stage reads what lies before it
+        for i in 0..noises {
+            if step.sums().any(|sum| sum.of(Term::Noise(i)) != 0.0) {
+                scratch[i * len..(i + 1) * len].copy_from_slice(self.noise(i));
+            }
+        }
+        for (i, stage) in step.stages.iter().enumerate() {
+            let (before, after) = scratch.split_at_mut((noises + 2 * i) * len);
+            let (point, score) = after.split_at_mut(len);
+            let score = &mut score[..len];
+            if stage.point.is_state() {
+                self.score_into(stage.time, x, score);
+                point.copy_from_slice(x);
+            } else {
+                let (terms, _) = Terms::new(&stage.point, len, noises, false);
+                dispatch(Sum { terms, x, memory: &memory, scratch: before, out: point });
+                self.score_into(stage.time, point, score);
+            }
+        }
+        let next = Terms::new(&step.next, len, noises, true);
+        let mut kept = [Terms::none(); MOST_KEPT];
+        for (terms, sum) in kept.iter_mut().zip(&step.keep) {
+            *terms = Terms::new(sum, len, noises, false).0;
+        }
+        let kept = &kept[..step.keep.len()];
+        let finite = dispatch(Finish { next, kept, x, memory: &mut memory, scratch: &scratch });
+        self.set_finite(finite);
+        self.return_scratch(scratch);
+        self.return_memory(memory);
+    }
+}
+
+/// Where a term's vector lies.
+#[derive(Clone, Copy)]
+enum Place {
+    State,
+    Memory(usize),
+    Scratch(usize),
+}
+
+/// A sum in the chains' scalar.
+#[derive(Clone, Copy)]
+struct Terms<T> {
+    terms: [(Place, T); MOST_TERMS],
+    n: usize,
+}
+
+impl<T: Real> Terms<T> {
+    fn none() -> Self {
+        Self { terms: [(Place::State, T::default()); MOST_TERMS], n: 0 }
+    }
+
+    /// The sum with the places of its vectors, `len` elements each. As a change of the state if that is asked for and
+    /// keeps more digits: a coefficient near 1 is not rounded to the scalar.
+    fn new(sum: &Combination, len: usize, noises: usize, may_change: bool) -> (Self, bool) {
+        let changes = may_change && (sum.of(Term::State) - 1.0).abs() <= 0.5;
+        let mut all = Self::none();
+        for &(term, c) in sum.terms() {
+            let (place, c) = match term {
+                Term::State if changes => (Place::State, c - 1.0),
+                Term::State => (Place::State, c),
+                Term::Memory(i) => (Place::Memory(i * len), c),
+                Term::Noise(i) => (Place::Scratch(i * len), c),
+                Term::Point(i) => (Place::Scratch((noises + 2 * i) * len), c),
+                Term::Score(i) => (Place::Scratch((noises + 2 * i + 1) * len), c),
+            };
+            all.terms[all.n] = (place, T::of(c));
+            all.n += 1;
+        }
+        (all, changes)
+    }
+}
+
+/// Elements that are summed together: few enough for the first cache.
+const BLOCK: usize = 256;
+
+/// Adds up the terms of a block.
+#[inline(always)]
+fn add_up<T: Real>(terms: &Terms<T>, at: usize, x: &[T], memory: &[T], scratch: &[T], acc: &mut [T]) {
+    acc.fill(T::default());
+    for &(place, c) in &terms.terms[..terms.n] {
+        let vector = match place {
+            Place::State => &x[at..],
+            Place::Memory(begin) => &memory[begin + at..],
+            Place::Scratch(begin) => &scratch[begin + at..],
+        };
+        for (acc, &v) in acc.iter_mut().zip(vector) {
+            *acc += c * v;
+        }
+    }
+}
+
+/// A stage's point.
+struct Sum<'a, T> {
+    terms: Terms<T>,
+    x: &'a [T],
+    memory: &'a [T],
+    scratch: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Sum<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Self { terms, x, memory, scratch, out } = self;
+        for (k, block) in out.chunks_mut(BLOCK).enumerate() {
+            add_up(&terms, k * BLOCK, x, memory, scratch, block);
+        }
+    }
+}
+
+/// The end of a step: the new state and memory. The result says whether all states are finite.
+struct Finish<'a, T> {
+    /// The sum, and whether it is a change of the state.
+    next: (Terms<T>, bool),
+    kept: &'a [Terms<T>],
+    x: &'a mut [T],
+    memory: &'a mut [T],
+    scratch: &'a [T],
+}
+
+impl<T: Real> Kernel for Finish<'_, T> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        let Self { next: (next, changes), kept, x, memory, scratch } = self;
+        let len = x.len();
+        let mut sums = [[T::default(); BLOCK]; MOST_KEPT + 1];
+        let mut zeros = [T::default(); LANES];
+        for at in (0..len).step_by(BLOCK) {
+            let n = BLOCK.min(len - at);
+            // all sums before any is stored: they read the old state and memory
+            for (sum, terms) in sums.iter_mut().zip([&next].into_iter().chain(kept)) {
+                add_up(terms, at, x, memory, scratch, &mut sum[..n]);
+            }
+            let block = &mut x[at..at + n];
+            if changes {
+                block.iter_mut().zip(&sums[0]).for_each(|(x, &change)| *x += change);
+            } else {
+                block.copy_from_slice(&sums[0][..n]);
+            }
+            let (chunks, rest) = block.as_chunks::<LANES>();
+            chunks.iter().for_each(|chunk| watch(&mut zeros, chunk));
+            zeros.iter_mut().zip(rest).for_each(|(zero, &x)| *zero += x * T::default());
+            for (i, sum) in sums[1..].iter().take(kept.len()).enumerate() {
+                memory[i * len + at..i * len + at + n].copy_from_slice(&sum[..n]);
+            }
+        }
+        are_zero(&zeros)
+    }
+}
