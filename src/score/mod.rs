@@ -21,7 +21,6 @@ pub use closure::{BatchFn, PerChain, ScoreFn};
 pub use counted::Counted;
 pub use exact::ExactScore;
 pub use log_density::LogDensity;
-pub(crate) use log_density::check_logs;
 pub use mlp::{Activation, Dense, Mlp};
 pub use parametrisation::{Conversion, Parametrisation, Reparametrised};
 pub use perturbed::PerturbedScore;
