@@ -1,7 +1,7 @@
 //! [`Engine`]: takes a tile of chains through many steps.
 
 use super::prepared::Prepared;
-use super::program::{Coefficients, Place, Program};
+use super::program::{Place, Program};
 use crate::batch::BatchViewMut;
 use crate::grid::TimeGrid;
 use crate::noise::{NoiseField, Phase, Stream};
@@ -117,7 +117,7 @@ impl<T: Real> Engine<'_, T> {
             if parked.len() == x.n_chains() {
                 break;
             }
-            let (evaluations, adjustment, finite) = self.step(place, steps.end - step - 1, x.reborrow(), ws, &parked);
+            let (evaluations, known, finite) = self.step(place, steps.end - step - 1, x.reborrow(), ws, &parked);
             // failed chains ride along; they do not count
             let live = n - parked.len() as u64;
             result.evaluations.add(place.kind, if live == n { evaluations } else { evaluations * live / n });
@@ -125,9 +125,8 @@ impl<T: Real> Engine<'_, T> {
                 self.sort_out(step, place, x.reborrow(), ws.take_bad(), &mut parked, &mut result.failures);
                 shelter(x.reborrow(), &parked, ws);
             }
-            if !adjustment.is_empty() {
-                result.adjustments.resize(self.program.counts.len(), Adjustment::default());
-                result.adjustments[place.node].merge(adjustment);
+            if !known {
+                self.collect(place, ws, &mut result);
             }
             place = self.program.after(place);
         }
@@ -138,6 +137,15 @@ impl<T: Real> Engine<'_, T> {
             ws.store_memory(vectors, memory);
         }
         result
+    }
+
+    /// Adds what a rule's step accepted.
+    fn collect(&self, place: Place, ws: &mut Workspace<T>, result: &mut TileResult) {
+        let adjustment = ws.take_adjustment();
+        if !adjustment.is_empty() {
+            result.adjustments.resize(self.program.counts.len(), Adjustment::default());
+            result.adjustments[place.node].merge(adjustment);
+        }
     }
 
     /// Records the chains that fail in this step.
@@ -168,8 +176,8 @@ impl<T: Real> Engine<'_, T> {
         }
     }
 
-    /// One step of one tile; `left` more steps follow it. The result is the number of chain-evaluations, what was accepted,
-    /// and whether the step has seen that all states are finite.
+    /// One step of one tile; `left` more steps follow it. The result is the number of chain-evaluations, whether
+    /// the step's coefficients are known, and whether the step has seen that all states are finite.
     fn step(
         &self,
         place: Place,
@@ -177,27 +185,22 @@ impl<T: Real> Engine<'_, T> {
         mut x: BatchViewMut<'_, T>,
         ws: &mut Workspace<T>,
         parked: &[usize],
-    ) -> (u64, Adjustment, bool) {
-        const UNKNOWN: Coefficients = Coefficients::Unknown;
+    ) -> (u64, bool, bool) {
         let Place { kind, node, inner } = place;
         let (program, time) = (self.program, self.grid.node(node));
-        let denoise;
         // the stream, the step's number in it, the steps of the stream that follow, and the coefficients
-        let (phase, stream_node, number, after, vectors, uniforms, coefficients) = match kind {
+        let (phase, stream_node, number, after, vectors, uniforms, affine) = match kind {
             StepKind::Corrector => {
                 let (after, rule) = (program.counts[node] as u64 - inner - 1, self.corrector);
-                let coefficients = &program.corrections[node];
-                (Phase::Corrector, node, inner, after, rule.noise_vectors(), rule.uniforms(), coefficients)
+                let affine = program.corrections.affine(node);
+                (Phase::Corrector, node, inner, after, rule.noise_vectors(), rule.uniforms(), affine)
             }
             StepKind::Predictor => {
                 let (after, rule) = ((self.grid.n_steps() - node - 1) as u64, self.predictor);
-                let coefficients = &program.predictions[node];
-                (Phase::Predictor, 0, node as u64, after, rule.noise_vectors(), rule.uniforms(), coefficients)
+                let affine = program.predictions.affine(node);
+                (Phase::Predictor, 0, node as u64, after, rule.noise_vectors(), rule.uniforms(), affine)
             }
-            StepKind::Denoise => {
-                denoise = program.denoise.map_or(UNKNOWN, Coefficients::Affine);
-                (Phase::Predictor, 0, 0, 0, 0, 0, &denoise)
-            }
+            StepKind::Denoise => (Phase::Predictor, 0, 0, 0, 0, 0, program.denoise),
         };
         let setting = StepSetting {
             corrects: kind == StepKind::Corrector,
@@ -209,17 +212,29 @@ impl<T: Real> Engine<'_, T> {
             ahead: after.min(left).saturating_mul(vectors as u64),
         };
         let prepared = |node: usize| self.prepared.at(node).map(|numbers| (self.grid.node(node), numbers));
-        let mut cx =
-            StepContext::new(self.process, self.score, [prepared(node), prepared(node + 1)], ws, setting, parked);
-        match (coefficients, kind) {
-            (Coefficients::Affine(step), _) => cx.affine(*step, time, x.as_mut_slice()),
-            (Coefficients::Staged(step), _) => cx.staged(step, x.as_mut_slice()),
-            (Coefficients::Unknown, StepKind::Corrector) => self.corrector.correct(&mut cx, time, x),
-            (Coefficients::Unknown, _) => self.predictor.predict(&mut cx, self.grid.interval(node), x),
+        // the next node is of use to the steps that take several scores
+        let prepared = [prepared(node), if affine.is_none() { prepared(node + 1) } else { None }];
+        let mut cx = StepContext::new(self.process, self.score, prepared, ws, setting, parked);
+        let mut known = true;
+        match (affine, kind) {
+            (Some(step), _) => cx.affine(step, time, x.as_mut_slice()),
+            (None, StepKind::Corrector) => match program.corrections.staged(node) {
+                Some(step) => cx.staged(step, x.as_mut_slice()),
+                // a rule of its own may touch the states after its last affine step
+                None => {
+                    known = false;
+                    self.corrector.correct(&mut cx, time, x);
+                }
+            },
+            (None, _) => match program.predictions.staged(node) {
+                Some(step) => cx.staged(step, x.as_mut_slice()),
+                None => {
+                    known = false;
+                    self.predictor.predict(&mut cx, self.grid.interval(node), x);
+                }
+            },
         }
-        // a rule of the user's may touch the states after its last affine step
-        let known = !matches!(coefficients, Coefficients::Unknown);
-        (cx.evaluations(), cx.adjustment(), known && cx.left_finite())
+        (cx.evaluations(), known, known && cx.left_finite())
     }
 }
 

@@ -4,6 +4,7 @@
 //! between two steps, as a value; an [`Observer`] looks at it. `program` says which step comes
 //! when, `engine` does them, tile by tile.
 
+mod coefficients;
 mod engine;
 mod observer;
 mod predictor_corrector;

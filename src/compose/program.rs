@@ -1,5 +1,6 @@
 //! [`Program`]: which step comes when, with all coefficients computed and checked once, when a sampler is built.
 
+use super::coefficients::{Coefficients, check_step};
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::noise::DRAW_LIMIT;
@@ -14,10 +15,10 @@ pub(super) struct Program {
     /// Corrector steps at each node.
     pub counts: Vec<usize>,
     /// The predictor's step from each node but the last.
-    pub predictions: Vec<Coefficients>,
+    pub predictions: Coefficients,
     /// The corrector's step at each node, if there is one.
-    pub corrections: Vec<Coefficients>,
-    /// The final denoising step.
+    pub corrections: Coefficients,
+    /// The final denoising step, if there is one.
     pub denoise: Option<AffineStep>,
     /// Evaluations of the score per chain in the whole run.
     pub nfe: u64,
@@ -29,32 +30,6 @@ pub(super) struct Program {
     first_step: Vec<u64>,
     /// A hash of everything but the score model, to refuse runs of other samplers.
     pub fingerprint: u64,
-}
-
-/// What is known of a step when a sampler is built.
-#[derive(Debug, Clone)]
-pub(super) enum Coefficients {
-    /// All: one score, one noise vector.
-    Affine(AffineStep),
-    /// All: several scores, or a memory.
-    Staged(Box<StagedStep>),
-    /// Nothing: the rule does the step, or there is none.
-    Unknown,
-}
-
-impl Coefficients {
-    pub fn affine(&self) -> Option<AffineStep> {
-        if let Self::Affine(step) = self { Some(*step) } else { None }
-    }
-
-    pub fn staged(&self) -> Option<&StagedStep> {
-        if let Self::Staged(step) = self { Some(step) } else { None }
-    }
-
-    /// Evaluations per chain: those of the step, or what its rule says.
-    fn nfe(&self, of_rule: usize) -> u64 {
-        self.staged().map_or(of_rule, StagedStep::nfe) as u64
-    }
 }
 
 /// A step and where it stands.
@@ -109,38 +84,29 @@ impl Program {
         process.check_grid(grid)?;
         check_presence(predictor, corrector, grid, &counts)?;
         check_room(predictor.noise_vectors(), corrector.noise_vectors(), dim, grid, &counts)?;
-        let predictions = (0..grid.n_steps()).map(|node| -> Result<_, ParameterError> {
-            let site = StepSite::new(process, grid, node);
-            let staged = || Ok(predictor.staged_step(&site)?.map(Box::new));
-            known(predictor.affine_step(process, site.over()), staged)
-        });
-        let predictions = predictions.collect::<Result<Vec<_>, _>>()?;
-        let corrections = grid.nodes().iter().zip(&counts).map(|(&t, &n)| -> Result<_, ParameterError> {
-            let staged = || Ok(corrector.staged_step(process, t)?.map(Box::new));
-            if n == 0 { Ok(Coefficients::Unknown) } else { known(corrector.affine_step(process, t), staged) }
-        });
-        let corrections = corrections.collect::<Result<Vec<_>, _>>()?;
-        let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
-        let memory_vectors = [predictor.memory_vectors(), corrector.memory_vectors()];
-        for (steps, vectors, kept) in [
-            (&predictions, predictor.noise_vectors(), memory_vectors[0]),
-            (&corrections, corrector.noise_vectors(), memory_vectors[1]),
-        ] {
-            for (step, &t) in steps.iter().zip(grid.nodes()) {
-                check_step::<T>(step.affine(), vectors, t)?;
-                step.staged().map_or(Ok(()), |step| check_staged::<T>(step, vectors, kept, process, t))?;
+        let mut predictions = Coefficients::with_capacity(grid.n_steps());
+        for (node, over) in grid.intervals().enumerate() {
+            let staged = || predictor.staged_step(&StepSite::new(process, grid, node));
+            predictions.push(predictor.affine_step(process, over), staged)?;
+        }
+        let mut corrections = Coefficients::with_capacity(counts.len());
+        for (&t, &count) in grid.nodes().iter().zip(&counts) {
+            if count == 0 {
+                corrections.push_unknown();
+            } else {
+                corrections.push(corrector.affine_step(process, t), || corrector.staged_step(process, t))?;
             }
         }
+        let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
+        let memory_vectors = [predictor.memory_vectors(), corrector.memory_vectors()];
+        predictions.check::<T>(predictor.noise_vectors(), memory_vectors[0], process, grid)?;
+        corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], process, grid)?;
         check_step::<T>(denoise, 0, grid.early_stop())?;
-        let mut nfe = u64::from(denoise.is_some());
-        for step in &predictions {
-            nfe = nfe.saturating_add(step.nfe(predictor.nfe()));
-        }
-        for (step, &n) in corrections.iter().zip(&counts) {
-            nfe = nfe.saturating_add(step.nfe(corrector.nfe()).saturating_mul(n as u64));
-        }
-        let staged = predictions.iter().chain(&corrections).filter_map(Coefficients::staged);
-        let scratch_vectors = staged.map(StagedStep::scratch_vectors).max().unwrap_or(0);
+        let once = |_| 1;
+        let nfe = predictions.nfe(predictor.nfe(), grid.n_steps(), once);
+        let nfe = nfe.saturating_add(corrections.nfe(corrector.nfe(), counts.len(), |node| counts[node] as u64));
+        let nfe = nfe.saturating_add(u64::from(denoise.is_some()));
+        let scratch_vectors = predictions.scratch_vectors().max(corrections.scratch_vectors());
         let mut first_step = vec![0];
         let mut steps = 0;
         for (k, &count) in counts.iter().enumerate() {
@@ -186,8 +152,8 @@ impl Program {
     pub fn planned(&self, step: u64, grid: &TimeGrid) -> PlannedStep {
         let Place { kind, node, .. } = self.place(step);
         let affine = match kind {
-            StepKind::Corrector => self.corrections[node].affine(),
-            StepKind::Predictor => self.predictions[node].affine(),
+            StepKind::Corrector => self.corrections.affine(node),
+            StepKind::Predictor => self.predictions.affine(node),
             StepKind::Denoise => self.denoise,
         };
         PlannedStep { kind, node, time: grid.node(node), affine }
@@ -197,8 +163,8 @@ impl Program {
     pub fn staged(&self, step: u64) -> Option<&StagedStep> {
         let Place { kind, node, .. } = self.place(step);
         match kind {
-            StepKind::Corrector => self.corrections[node].staged(),
-            StepKind::Predictor => self.predictions[node].staged(),
+            StepKind::Corrector => self.corrections.staged(node),
+            StepKind::Predictor => self.predictions.staged(node),
             StepKind::Denoise => None,
         }
     }
@@ -247,17 +213,6 @@ impl Place {
     }
 }
 
-/// The coefficients of a step, of whichever form its rule gives.
-fn known(
-    affine: Option<AffineStep>,
-    staged: impl FnOnce() -> Result<Option<Box<StagedStep>>, ParameterError>,
-) -> Result<Coefficients, ParameterError> {
-    match affine {
-        Some(step) => Ok(Coefficients::Affine(step)),
-        None => Ok(staged()?.map_or(Coefficients::Unknown, Coefficients::Staged)),
-    }
-}
-
 /// Refuses steps that nobody would do.
 fn check_presence<T: Real>(
     predictor: &dyn Predictor<T>,
@@ -299,44 +254,6 @@ fn check_room(
     if grid.n_steps() as u128 * predictor_vectors as u128 * dim as u128 > 1 << 62 {
         return refuse("predictor steps", grid.n_steps() as u128, "at most 2^62 / (dim x noise vectors per step)");
     }
-    Ok(())
-}
-
-/// Refuses an affine step that cannot be done in `T`, or that needs noise its rule says it does not draw.
-fn check_step<T: Real>(step: Option<AffineStep>, vectors: usize, t: f64) -> Result<(), ParameterError> {
-    let Some(step) = step else { return Ok(()) };
-    let finite = [step.state, step.score, step.noise].iter().all(|&c| T::of(c).as_f64().is_finite());
-    let allowed = "one at which the step's coefficients are finite in the chains' scalar";
-    ParameterError::check("the time of a step", t, finite, allowed)?;
-    let allowed = "0, as the rule says that it draws no noise vectors";
-    ParameterError::check("the noise coefficient of a step", step.noise, step.noise == 0.0 || vectors > 0, allowed)?;
-    Ok(())
-}
-
-/// Refuses a staged step that cannot be done in `T` or under the process, or that needs what its rule says it does not have.
-fn check_staged<T: Real>(
-    step: &StagedStep,
-    vectors: usize,
-    kept: usize,
-    process: &dyn ForwardProcess,
-    t: f64,
-) -> Result<(), ParameterError> {
-    let refuse = |name, given: usize, allowed| Err(ParameterError::Count { name, given: given as u64, allowed });
-    if step.vectors_asked_for(false) > vectors {
-        return refuse("noise vectors of a step", step.vectors_asked_for(false), "at most what the rule says it draws");
-    }
-    if step.vectors_asked_for(true).max(step.keep().len()) > kept {
-        let given = step.vectors_asked_for(true).max(step.keep().len());
-        return refuse("memory vectors of a step", given, "at most what the rule says it keeps");
-    }
-    for stage in step.stages() {
-        let usable = stage.time <= process.time_limit();
-        ParameterError::check("the time of a stage", stage.time, usable, "at most the process's time limit")?;
-    }
-    let sums = step.stages().iter().map(|stage| &stage.point).chain([step.next()]).chain(step.keep());
-    let finite = sums.flat_map(|sum| sum.terms()).all(|term| T::of(term.1).as_f64().is_finite());
-    let allowed = "one at which the step's coefficients are finite in the chains' scalar";
-    ParameterError::check("the time of a step", t, finite, allowed)?;
     Ok(())
 }
 

@@ -178,6 +178,7 @@ impl<T: Real> StepContext<'_, T> {
     ///
     /// # Panics
     /// If the step asks for more noise or memory than the rule says it has.
+    #[inline(never)]
     pub fn staged(&mut self, step: &StagedStep, x: &mut [T]) {
         let len = x.len();
         let noises = step.vectors_asked_for(false);

@@ -79,6 +79,8 @@ pub(crate) struct Workspace<T> {
     /// What the predictor and the corrector keep from step to step: vector after vector, each `d x n`.
     memory: [Vec<T>; 2],
     noise: TileNoise<T>,
+    /// What the steps accepted since it was last taken.
+    adjustment: Adjustment,
     bad: Vec<(usize, BadScore)>,
 }
 
@@ -104,6 +106,7 @@ impl<T: Real> Workspace<T> {
             step: vec![T::default(); step_vectors * dim * n],
             memory: [Vec::new(), Vec::new()],
             noise: TileNoise::new(noise, dim, n),
+            adjustment: Adjustment::default(),
             bad: Vec::new(),
         }
     }
@@ -153,6 +156,11 @@ impl<T: Real> Workspace<T> {
                 to.iter().for_each(|j| vector.copy_within(from * dim..(from + 1) * dim, j * dim));
             }
         }
+    }
+
+    /// What the steps accepted since the last call.
+    pub(crate) fn take_adjustment(&mut self) -> Adjustment {
+        std::mem::take(&mut self.adjustment)
     }
 
     /// Whether some scores could not be used since the last [`take_bad`](Self::take_bad).
@@ -228,7 +236,6 @@ pub struct StepContext<'a, T: Real> {
     /// Columns of chains that failed before, in order: they ride along.
     parked: &'a [usize],
     evaluations: u64,
-    adjustment: Adjustment,
     finite: bool,
 }
 
@@ -241,18 +248,12 @@ impl<'a, T: Real> StepContext<'a, T> {
         setting: StepSetting,
         parked: &'a [usize],
     ) -> Self {
-        let adjustment = Adjustment::default();
-        Self { process, model, prepared, workspace, setting, parked, evaluations: 0, adjustment, finite: false }
+        Self { process, model, prepared, workspace, setting, parked, evaluations: 0, finite: false }
     }
 
     /// Chain-evaluations of the score so far in this step.
     pub(crate) fn evaluations(&self) -> u64 {
         self.evaluations
-    }
-
-    /// What the step accepted.
-    pub(crate) fn adjustment(&self) -> Adjustment {
-        self.adjustment
     }
 
     /// Says whether all states are finite.
@@ -408,15 +409,15 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// Counts a proposal of the chain in column `j`, for the report's acceptance rates.
     pub fn count_proposal(&mut self, j: usize, accepted: bool) {
         if !self.has_failed(j) {
-            self.adjustment.proposed += 1;
-            self.adjustment.accepted += u64::from(accepted);
+            self.workspace.adjustment.proposed += 1;
+            self.workspace.adjustment.accepted += u64::from(accepted);
         }
     }
 
     /// Notes how far the score of the chain in column `j` is from being a gradient; the report keeps the largest.
     pub fn note_curl(&mut self, j: usize, defect: f64) {
         if !self.has_failed(j) {
-            self.adjustment.largest_curl = self.adjustment.largest_curl.max(defect);
+            self.workspace.adjustment.largest_curl = self.workspace.adjustment.largest_curl.max(defect);
         }
     }
 
