@@ -1,0 +1,122 @@
+//! Every predictor of the crate on three problems with known answers: its order, and its error against evaluations of the
+//! score. The table and the plots of `docs/choosing.md` are its output.
+//!
+//! `cargo run --release --example choosing -- [--quick | --svg FOLDER]`
+#![allow(clippy::disallowed_methods, reason = "a table needs no bit-for-bit arithmetic")]
+
+#[path = "../support/line_plot.rs"]
+mod line_plot;
+mod methods;
+mod problems;
+
+use line_plot::{LinePlot, Series};
+use methods::{Method, adaptive, methods};
+use problems::{Measured, gaussian, grid, on_gaussian, on_ring, quantiles, sampled_on_line, transported};
+use score_diffusion::prelude::*;
+use std::error::Error;
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let (quick, folder) = match (args.next().as_deref(), args.next()) {
+        (None, _) => (false, None),
+        (Some("--quick"), None) => (true, None),
+        (Some("--svg"), Some(folder)) => (false, Some(PathBuf::from(folder))),
+        _ => return Err("usage: choosing [--quick | --svg FOLDER]".into()),
+    };
+    let data = gaussian()?;
+    let methods = methods(&data)?;
+    orders(&methods, &data, quick)?;
+    let steps: &[usize] = if quick { &[8, 16] } else { &[4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256] };
+    let chains = if quick { 500 } else { 20_000 };
+
+    let on_data = curves(&methods, steps, |method, n| on_gaussian(&data, method, n))?;
+    let ends = quantiles(if quick { 50 } else { 1000 })?;
+    let on_line = curves(&methods, steps, |method, n| {
+        if method.stochastic { sampled_on_line(method, n, 10 * chains) } else { transported(method, &ends, n) }
+    })?;
+    let mut ring = curves(&methods, steps, |method, n| on_ring(&method.predictor, grid(n)?, chains))?;
+    ring.push(adaptive_curve(chains, quick)?);
+
+    let plots = [
+        ("choosing-gaussian.svg", "correlated Gaussian in 5 dimensions: W2 between exact laws", on_data),
+        ("choosing-modes.svg", "two modes on the line (dashed: stochastic, from samples)", on_line),
+        ("choosing-ring.svg", "eight modes in the plane: sliced W2 from samples", ring),
+    ];
+    for (file, title, series) in plots {
+        println!("\n{title}");
+        for one in &series {
+            let cells: Vec<String> = one.points.iter().map(|(e, w)| format!("{e:.0}: {w:.1e}")).collect();
+            println!("  {:<42} {}", one.name, cells.join("  "));
+        }
+        if let Some(folder) = &folder {
+            let plot = LinePlot { title, x: "evaluations of the score per chain", y: "W2", series };
+            std::fs::write(folder.join(file), plot.svg())?;
+        }
+    }
+    Ok(())
+}
+
+/// The orders, from exact laws on Gaussian data and, for the deterministic methods, from transported quantiles too.
+fn orders(methods: &[Method], data: &Gaussian, quick: bool) -> Result<(), Box<dyn Error>> {
+    let (coarse, fine) = if quick { (32, 64) } else { (256, 512) };
+    let ends = quantiles(if quick { 50 } else { 400 })?;
+    println!("W2 at {coarse} steps and the order seen from {coarse} to {fine} steps, from exact laws.\n");
+    println!("| method | noise | evaluations per step | order | on Gaussian data | on two modes | guarantee |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for method in methods {
+        let on_data = [on_gaussian(data, method, coarse)?, on_gaussian(data, method, fine)?];
+        let on_modes = if method.stochastic {
+            "".to_owned()
+        } else {
+            seen(&[transported(method, &ends, coarse)?, transported(method, &ends, fine)?])
+        };
+        println!(
+            "| `{}` | {} | {:.1} | {} | {} | {on_modes} | {} |",
+            method.name,
+            if method.stochastic { "yes" } else { "no" },
+            on_data[1].evaluations / fine as f64,
+            method.order,
+            seen(&on_data),
+            method.guarantee
+        );
+    }
+    Ok(())
+}
+
+/// An error, and the order that it and the next one show.
+fn seen([coarse, fine]: &[Measured; 2]) -> String {
+    // the quadratures behind the truths are good to about nine digits
+    if coarse.error < 1e-8 {
+        return "exact".to_owned();
+    }
+    format!("{:.1e}, {:.2}", coarse.error, (coarse.error / fine.error).log2())
+}
+
+/// A curve of error against evaluations for each method that is plotted.
+fn curves(
+    methods: &[Method],
+    steps: &[usize],
+    measure: impl Fn(&Method, usize) -> Result<Measured, Box<dyn Error>>,
+) -> Result<Vec<Series>, Box<dyn Error>> {
+    let mut series = Vec::new();
+    for method in methods {
+        let Some(colour) = method.colour else { continue };
+        let points = steps.iter().map(|&n| measure(method, n).map(|m| (m.evaluations, m.error)));
+        let points = points.collect::<Result<_, _>>().map_err(|e| format!("{}: {e}", method.name))?;
+        series.push(Series { name: method.name, points, dashed: method.stochastic, colour });
+    }
+    Ok(series)
+}
+
+/// The adaptive flow at several tolerances, on the ring.
+fn adaptive_curve(chains: usize, quick: bool) -> Result<Series, Box<dyn Error>> {
+    let tolerances: &[f64] = if quick { &[1e-2] } else { &[0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4] };
+    let whole = TimeGrid::uniform(problems::HORIZON, problems::EARLY_STOP, 1)?;
+    let points = tolerances.iter().map(|&tolerance| {
+        let measured = on_ring(&adaptive(tolerance)?, whole.clone(), chains)?;
+        Ok((measured.evaluations, measured.error))
+    });
+    let points = points.collect::<Result<_, Box<dyn Error>>>()?;
+    Ok(Series { name: "AdaptiveFlow", points, dashed: false, colour: "#000000" })
+}
