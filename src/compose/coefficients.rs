@@ -30,12 +30,17 @@ impl Coefficients {
         if affine.is_some() { Ok(()) } else { self.push_staged(staged()?) }
     }
 
-    #[cold]
-    fn push_staged(&mut self, staged: Option<StagedStep>) -> Result<(), ParameterError> {
+    /// Adds a staged step from a node beyond those that have one, where there is one.
+    pub fn push_at(&mut self, node: usize, staged: Option<StagedStep>) {
         if let Some(step) = staged {
-            self.staged.resize(self.affine.len() - 1, None);
+            self.staged.resize(node, None);
             self.staged.push(Some(Box::new(step)));
         }
+    }
+
+    #[cold]
+    fn push_staged(&mut self, staged: Option<StagedStep>) -> Result<(), ParameterError> {
+        self.push_at(self.affine.len() - 1, staged);
         Ok(())
     }
 
@@ -56,15 +61,13 @@ impl Coefficients {
         self.staged.get(node)?.as_deref()
     }
 
-    /// Evaluations of the score per chain in `count(node)` steps from each of the first nodes, where a step of unknown form
-    /// or of one score takes what its rule says.
-    pub fn nfe(&self, of_rule: usize, nodes: usize, count: impl Fn(usize) -> u64) -> u64 {
-        if self.staged.is_empty() {
-            let steps = (0..nodes).fold(0, |sum: u64, node| sum.saturating_add(count(node)));
-            return steps.saturating_mul(of_rule as u64);
+    /// Evaluations of the score per chain in the step from a node: of its stages, of an affine step, or of the rule's own.
+    #[inline]
+    pub fn nfe(&self, node: usize, of_affine: usize, own: impl FnOnce() -> usize) -> u64 {
+        if self.affine[node].is_some() {
+            return of_affine as u64;
         }
-        let of = |node| self.staged(node).map_or(of_rule, StagedStep::nfe) as u64;
-        (0..nodes).fold(0, |sum: u64, node| sum.saturating_add(of(node).saturating_mul(count(node))))
+        self.staged(node).map_or_else(own, StagedStep::nfe) as u64
     }
 
     /// `d x n` buffers that staged steps work with.

@@ -211,11 +211,11 @@ impl<T: Real> Engine<'_, T> {
         let prepared = |node: usize| self.prepared.at(node).map(|numbers| (self.grid.node(node), numbers));
         // the next node is of use to the steps that take several scores
         let prepared = [prepared(node), if affine.is_none() { prepared(node + 1) } else { None }];
-        let mut cx = StepContext::new(self.process, self.score, prepared, ws, setting, parked);
+        let mut cx = StepContext::new((self.process, self.grid), self.score, prepared, ws, setting, parked);
         let mut known = true;
         match (affine, kind) {
             (Some(step), _) => cx.affine(step, time, x.as_mut_slice()),
-            (None, StepKind::Corrector) => match program.corrections.staged(node) {
+            (None, StepKind::Corrector) => match program.correction(node, inner) {
                 Some(step) => cx.staged(step, x.as_mut_slice()),
                 // a rule of its own may touch the states after its last affine step
                 None => {

@@ -18,6 +18,8 @@ pub(super) struct Program {
     pub predictions: Coefficients,
     /// The corrector's step at each node, if there is one.
     pub corrections: Coefficients,
+    /// The corrector's first step at a node, where it differs from the others there.
+    first_corrections: Coefficients,
     /// The final denoising step, if there is one.
     pub denoise: Option<AffineStep>,
     /// Evaluations of the score per chain in the whole run.
@@ -97,16 +99,32 @@ impl Program {
                 corrections.push(corrector.affine_step(process, t), || corrector.staged_step(process, t))?;
             }
         }
+        let mut first_corrections = Coefficients::with_capacity(0);
+        for (node, &t) in grid.nodes().iter().enumerate().filter(|&(node, _)| corrections.staged(node).is_some()) {
+            first_corrections.push_at(node, corrector.first_staged_step(process, t)?);
+        }
         let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
         let memory_vectors = [predictor.memory_vectors(), corrector.memory_vectors()];
         predictions.check::<T>(predictor.noise_vectors(), memory_vectors[0], process, grid)?;
         corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], process, grid)?;
+        first_corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], process, grid)?;
         check_step::<T>(denoise, 0, grid.early_stop())?;
-        let once = |_| 1;
-        let nfe = predictions.nfe(predictor.nfe(), grid.n_steps(), once);
-        let nfe = nfe.saturating_add(corrections.nfe(corrector.nfe(), counts.len(), |node| counts[node] as u64));
-        let nfe = nfe.saturating_add(u64::from(denoise.is_some()));
-        let scratch_vectors = predictions.scratch_vectors().max(corrections.scratch_vectors());
+        let mut nfe = u64::from(denoise.is_some());
+        let (of_predictor, of_corrector) = (predictor.nfe(), corrector.nfe());
+        for node in 0..grid.n_steps() {
+            let own = || predictor.nfe_at(&StepSite::new(process, grid, node));
+            nfe = nfe.saturating_add(predictions.nfe(node, of_predictor, own));
+        }
+        for (node, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let later = corrections.nfe(node, of_corrector, || of_corrector);
+            let first = match first_corrections.staged(node) {
+                Some(step) => step.nfe() as u64,
+                None => corrections.nfe(node, of_corrector, || corrector.first_nfe()),
+            };
+            nfe = nfe.saturating_add(first).saturating_add(later.saturating_mul(count as u64 - 1));
+        }
+        let staged = [&predictions, &corrections, &first_corrections];
+        let scratch_vectors = staged.map(Coefficients::scratch_vectors).into_iter().max().unwrap_or(0);
         let mut first_step = vec![0];
         let mut steps = 0;
         for (k, &count) in counts.iter().enumerate() {
@@ -127,6 +145,7 @@ impl Program {
             counts,
             predictions,
             corrections,
+            first_corrections,
             denoise,
             nfe,
             scratch_vectors,
@@ -161,12 +180,18 @@ impl Program {
 
     /// The coefficients of step number `step`, if it is staged.
     pub fn staged(&self, step: u64) -> Option<&StagedStep> {
-        let Place { kind, node, .. } = self.place(step);
+        let Place { kind, node, inner } = self.place(step);
         match kind {
-            StepKind::Corrector => self.corrections.staged(node),
+            StepKind::Corrector => self.correction(node, inner),
             StepKind::Predictor => self.predictions.staged(node),
             StepKind::Denoise => None,
         }
+    }
+
+    /// The corrector's step number `inner` at a node, if it is staged.
+    pub fn correction(&self, node: usize, inner: u64) -> Option<&StagedStep> {
+        let first = if inner == 0 { self.first_corrections.staged(node) } else { None };
+        first.or_else(|| self.corrections.staged(node))
     }
 
     /// Step number `step`.
