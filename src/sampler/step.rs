@@ -82,6 +82,8 @@ pub(crate) struct Workspace<T> {
     noise: TileNoise<T>,
     /// What the steps accepted since it was last taken.
     adjustment: Adjustment,
+    /// Numbers of a step's own in f64: energies, say.
+    numbers: Vec<f64>,
     bad: Vec<(usize, BadScore)>,
 }
 
@@ -108,6 +110,7 @@ impl<T: Real> Workspace<T> {
             memory: [Vec::new(), Vec::new()],
             noise: TileNoise::new(noise, dim, n),
             adjustment: Adjustment::default(),
+            numbers: Vec::new(),
             bad: Vec::new(),
         }
     }
@@ -502,6 +505,19 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// Returns what [`take_scratch`](Self::take_scratch) gave.
     pub fn return_scratch(&mut self, scratch: Vec<T>) {
         self.workspace.step = scratch;
+    }
+
+    /// `len` numbers of the step's own in f64, full of rubbish: energies and their differences need all digits, whatever the
+    /// chains' scalar. Give them back by [`return_numbers`](Self::return_numbers), or they are allocated again.
+    pub fn take_numbers(&mut self, len: usize) -> Vec<f64> {
+        let mut numbers = std::mem::take(&mut self.workspace.numbers);
+        numbers.resize(len, 0.0);
+        numbers
+    }
+
+    /// Returns what [`take_numbers`](Self::take_numbers) gave.
+    pub fn return_numbers(&mut self, numbers: Vec<f64>) {
+        self.workspace.numbers = numbers;
     }
 
     /// What the rule keeps from step to step: `memory_vectors` times `d x n`, vector after vector, each chain after chain.
