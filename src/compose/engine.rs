@@ -214,6 +214,7 @@ impl<T: Real> Engine<'_, T> {
         match (coefficients, kind) {
             (Coefficients::Affine(step), _) => cx.affine(*step, time, x.as_mut_slice()),
             (Coefficients::Staged(step), _) => cx.staged(step, x.as_mut_slice()),
+            (Coefficients::Directional(step), _) => cx.directional(step, x.as_mut_slice()),
             (Coefficients::Unknown, StepKind::Corrector) => self.corrector.correct(&mut cx, time, x),
             (Coefficients::Unknown, _) => self.predictor.predict(&mut cx, self.grid.interval(node), x),
         }

@@ -15,8 +15,8 @@ use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::{ForwardProcess, OrnsteinUhlenbeck};
 use crate::real::Real;
 use crate::sampler::{
-    ChainsFailed, Corrector, EulerMaruyama, Evaluations, NoCorrector, NoPredictor, OuSplit, Outcome, Predictor, Report,
-    SampleError, Sampler, Samples, StagedStep, check_chains,
+    ChainsFailed, Corrector, DirectionalStep, EulerMaruyama, Evaluations, NoCorrector, NoPredictor, OuSplit, Outcome,
+    Predictor, Report, SampleError, Sampler, Samples, StagedStep, check_chains,
 };
 use crate::score::ScoreModel;
 use std::ops::Range;
@@ -348,6 +348,11 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// The coefficients of step number `step`, if it is staged: several scores, or a memory.
     pub fn staged_step(&self, step: u64) -> Option<&StagedStep> {
         if step < self.n_steps() { self.program.staged(step) } else { None }
+    }
+
+    /// The coefficients of step number `step`, if they differ from direction to direction.
+    pub fn directional_step(&self, step: u64) -> Option<&DirectionalStep> {
+        if step < self.n_steps() { self.program.directional(step) } else { None }
     }
 
     /// Vectors that predictor and corrector keep from step to step.

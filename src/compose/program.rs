@@ -5,7 +5,7 @@ use crate::grid::TimeGrid;
 use crate::noise::DRAW_LIMIT;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::{AffineStep, Corrector, Predictor, StagedStep, StepKind, StepSite};
+use crate::sampler::{AffineStep, Corrector, DirectionalStep, Predictor, StagedStep, StepKind, StepSite};
 
 /// The steps of a sampler, in order: at each node its corrector steps, then the predictor's step to the next node; at the
 /// end the denoising step, if there is one.
@@ -38,6 +38,8 @@ pub(super) enum Coefficients {
     Affine(AffineStep),
     /// All: several scores, or a memory.
     Staged(Box<StagedStep>),
+    /// All, and each is a vector.
+    Directional(Box<DirectionalStep>),
     /// Nothing: the rule does the step, or there is none.
     Unknown,
 }
@@ -51,9 +53,26 @@ impl Coefficients {
         if let Self::Staged(step) = self { Some(step) } else { None }
     }
 
+    pub fn directional(&self) -> Option<&DirectionalStep> {
+        if let Self::Directional(step) = self { Some(step) } else { None }
+    }
+
     /// Evaluations per chain: those of the step, or what its rule says.
     fn nfe(&self, of_rule: usize) -> u64 {
-        self.staged().map_or(of_rule, StagedStep::nfe) as u64
+        match self {
+            Self::Staged(step) => step.nfe() as u64,
+            Self::Directional(step) => step.nfe() as u64,
+            Self::Affine(_) | Self::Unknown => of_rule as u64,
+        }
+    }
+
+    /// `d x n` buffers that the step works with.
+    fn scratch_vectors(&self) -> usize {
+        match self {
+            Self::Staged(step) => step.scratch_vectors(),
+            Self::Directional(step) => step.scratch_vectors(),
+            Self::Affine(_) | Self::Unknown => 0,
+        }
     }
 }
 
@@ -108,16 +127,23 @@ impl Program {
         ParameterError::not_empty("the score model's dim", dim)?;
         process.check_grid(grid)?;
         check_presence(predictor, corrector, grid, &counts)?;
+        let required = predictor.required_dim().unwrap_or(dim);
+        ParameterError::same("the score model", "coordinates, as its predictor asks", required, dim)?;
         check_room(predictor.noise_vectors(), corrector.noise_vectors(), dim, grid, &counts)?;
         let predictions = (0..grid.n_steps()).map(|node| -> Result<_, ParameterError> {
             let site = StepSite::new(process, grid, node);
             let staged = || Ok(predictor.staged_step(&site)?.map(Box::new));
-            known(predictor.affine_step(process, site.over()), staged)
+            let directional = || Ok(predictor.directional_step(&site)?.map(Box::new));
+            known(predictor.affine_step(process, site.over()), staged, directional)
         });
         let predictions = predictions.collect::<Result<Vec<_>, _>>()?;
         let corrections = grid.nodes().iter().zip(&counts).map(|(&t, &n)| -> Result<_, ParameterError> {
             let staged = || Ok(corrector.staged_step(process, t)?.map(Box::new));
-            if n == 0 { Ok(Coefficients::Unknown) } else { known(corrector.affine_step(process, t), staged) }
+            if n == 0 {
+                Ok(Coefficients::Unknown)
+            } else {
+                known(corrector.affine_step(process, t), staged, || Ok(None))
+            }
         });
         let corrections = corrections.collect::<Result<Vec<_>, _>>()?;
         let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
@@ -129,6 +155,7 @@ impl Program {
             for (step, &t) in steps.iter().zip(grid.nodes()) {
                 check_step::<T>(step.affine(), vectors, t)?;
                 step.staged().map_or(Ok(()), |step| check_staged::<T>(step, vectors, kept, process, t))?;
+                step.directional().map_or(Ok(()), |step| check_directional::<T>(step, vectors, kept, process, t))?;
             }
         }
         check_step::<T>(denoise, 0, grid.early_stop())?;
@@ -139,8 +166,8 @@ impl Program {
         for (step, &n) in corrections.iter().zip(&counts) {
             nfe = nfe.saturating_add(step.nfe(corrector.nfe()).saturating_mul(n as u64));
         }
-        let staged = predictions.iter().chain(&corrections).filter_map(Coefficients::staged);
-        let scratch_vectors = staged.map(StagedStep::scratch_vectors).max().unwrap_or(0);
+        let steps = predictions.iter().chain(&corrections);
+        let scratch_vectors = steps.map(Coefficients::scratch_vectors).max().unwrap_or(0);
         let mut first_step = vec![0];
         let mut steps = 0;
         for (k, &count) in counts.iter().enumerate() {
@@ -203,6 +230,12 @@ impl Program {
         }
     }
 
+    /// The coefficients of step number `step`, if they differ from direction to direction.
+    pub fn directional(&self, step: u64) -> Option<&DirectionalStep> {
+        let Place { kind, node, .. } = self.place(step);
+        if kind == StepKind::Predictor { self.predictions[node].directional() } else { None }
+    }
+
     /// Step number `step`.
     pub fn place(&self, step: u64) -> Place {
         let nodes = self.counts.len();
@@ -251,11 +284,15 @@ impl Place {
 fn known(
     affine: Option<AffineStep>,
     staged: impl FnOnce() -> Result<Option<Box<StagedStep>>, ParameterError>,
+    directional: impl FnOnce() -> Result<Option<Box<DirectionalStep>>, ParameterError>,
 ) -> Result<Coefficients, ParameterError> {
-    match affine {
-        Some(step) => Ok(Coefficients::Affine(step)),
-        None => Ok(staged()?.map_or(Coefficients::Unknown, Coefficients::Staged)),
+    if let Some(step) = affine {
+        return Ok(Coefficients::Affine(step));
     }
+    if let Some(step) = staged()? {
+        return Ok(Coefficients::Staged(step));
+    }
+    Ok(directional()?.map_or(Coefficients::Unknown, Coefficients::Directional))
 }
 
 /// Refuses steps that nobody would do.
@@ -321,23 +358,48 @@ fn check_staged<T: Real>(
     process: &dyn ForwardProcess,
     t: f64,
 ) -> Result<(), ParameterError> {
-    let refuse = |name, given: usize, allowed| Err(ParameterError::Count { name, given: given as u64, allowed });
-    if step.vectors_asked_for(false) > vectors {
-        return refuse("noise vectors of a step", step.vectors_asked_for(false), "at most what the rule says it draws");
-    }
-    if step.vectors_asked_for(true).max(step.keep().len()) > kept {
-        let given = step.vectors_asked_for(true).max(step.keep().len());
-        return refuse("memory vectors of a step", given, "at most what the rule says it keeps");
-    }
-    for stage in step.stages() {
-        let usable = stage.time <= process.time_limit();
-        ParameterError::check("the time of a stage", stage.time, usable, "at most the process's time limit")?;
-    }
+    check_asked(step.vectors_asked_for(false), vectors, step.vectors_asked_for(true).max(step.keep().len()), kept)?;
+    check_times(step.stages().iter().map(|stage| stage.time), process)?;
     let sums = step.stages().iter().map(|stage| &stage.point).chain([step.next()]).chain(step.keep());
     let finite = sums.flat_map(|sum| sum.terms()).all(|term| T::of(term.1).as_f64().is_finite());
     let allowed = "one at which the step's coefficients are finite in the chains' scalar";
     ParameterError::check("the time of a step", t, finite, allowed)?;
     Ok(())
+}
+
+/// The same for a step with coefficients per direction.
+fn check_directional<T: Real>(
+    step: &DirectionalStep,
+    vectors: usize,
+    kept: usize,
+    process: &dyn ForwardProcess,
+    t: f64,
+) -> Result<(), ParameterError> {
+    check_asked(step.vectors_asked_for(false), vectors, step.vectors_asked_for(true), kept)?;
+    check_times(step.times().iter().copied(), process)?;
+    let allowed = "one at which the step's coefficients are finite in the chains' scalar";
+    ParameterError::check("the time of a step", t, step.is_finite::<T>(), allowed)?;
+    Ok(())
+}
+
+/// Refuses a step that asks for more noise or memory than its rule says it has.
+fn check_asked(noises: usize, vectors: usize, memories: usize, kept: usize) -> Result<(), ParameterError> {
+    let refuse = |name, given: usize, allowed| Err(ParameterError::Count { name, given: given as u64, allowed });
+    if noises > vectors {
+        return refuse("noise vectors of a step", noises, "at most what the rule says it draws");
+    }
+    if memories > kept {
+        return refuse("memory vectors of a step", memories, "at most what the rule says it keeps");
+    }
+    Ok(())
+}
+
+/// Refuses scores at times that the process does not have.
+fn check_times(mut times: impl Iterator<Item = f64>, process: &dyn ForwardProcess) -> Result<(), ParameterError> {
+    times.try_for_each(|t| {
+        let usable = t <= process.time_limit();
+        ParameterError::check("the time of a stage", t, usable, "at most the process's time limit").map(|_| ())
+    })
 }
 
 /// Tweedie's formula as a step: `x <- (x + sigma^2 s)/alpha`.
