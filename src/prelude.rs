@@ -12,7 +12,9 @@ pub use crate::process::{
     DiscreteVariancePreserving, ForwardProcess, OrnsteinUhlenbeck, Transition, VarianceExploding, VariancePreserving,
 };
 pub use crate::real::Real;
-pub use crate::sampler::{AcceleratedDdim, AcceleratedDdpm, Ancestral, Ddim, EdmHeun, ReverseDiffusion, ReverseSde};
+pub use crate::sampler::{
+    AcceleratedDdim, AcceleratedDdpm, Ancestral, Ddim, EdmHeun, GaussianSplit, ReverseDiffusion, ReverseSde,
+};
 pub use crate::sampler::{
     AffineStep, Corrector, EulerMaruyama, ExponentialIntegrator, NoCorrector, NoPredictor, OuSplit, Outcome, Predictor,
     ProbabilityFlow, Report, SampleError, Sampler, Samples, StepContext, UnadjustedLangevin,

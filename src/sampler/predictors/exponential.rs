@@ -1,9 +1,10 @@
 //! [`ExponentialIntegrator`]: the reverse SDE with its linear part solved exactly.
 
+use super::residual::residual_step;
 use crate::grid::Interval;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::predictor::Predictor;
+use crate::sampler::predictor::{Predictor, ResidualStep};
 use crate::sampler::step::AffineStep;
 
 /// Exponential integrators of the reverse SDE. They solve its linear part exactly and hold one of four quantities over
@@ -47,7 +48,21 @@ pub enum ExponentialIntegrator {
     NoiseHeld,
 }
 
+impl ExponentialIntegrator {
+    /// Whether the score is scaled, if it is what is held.
+    pub(super) fn holds_score(self) -> Option<bool> {
+        match self {
+            Self::ScoreHeld => Some(false),
+            Self::ScaledScoreHeld => Some(true),
+            Self::DenoiserHeld | Self::NoiseHeld => None,
+        }
+    }
+}
+
 impl<T: Real> Predictor<T> for ExponentialIntegrator {
+    fn residual_step(&self, process: &dyn ForwardProcess, over: Interval, variance: f64) -> Option<ResidualStep> {
+        Some(residual_step(1.0, self.holds_score()?, process, over, variance))
+    }
     fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
         let (t, v) = (over.from(), over.to());
         let kernel = process.transition(v, t);

@@ -7,7 +7,10 @@ mod ddim;
 mod edm_heun;
 mod euler_maruyama;
 mod exponential;
+mod gaussian_split;
+mod noise_ratio;
 mod probability_flow;
+mod residual;
 mod reverse_diffusion;
 mod reverse_sde;
 
@@ -18,6 +21,7 @@ pub use ddim::Ddim;
 pub use edm_heun::EdmHeun;
 pub use euler_maruyama::EulerMaruyama;
 pub use exponential::ExponentialIntegrator;
+pub use gaussian_split::GaussianSplit;
 pub use probability_flow::ProbabilityFlow;
 pub use reverse_diffusion::ReverseDiffusion;
 pub use reverse_sde::ReverseSde;

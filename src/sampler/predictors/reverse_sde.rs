@@ -1,12 +1,14 @@
 //! [`ReverseSde`]: reverse equations between the probability flow and the reverse SDE, with the linear part solved.
 
 use super::exponential::ExponentialIntegrator;
+use super::noise_ratio::log_noise_ratio;
+use super::residual::residual_step;
 use crate::error::ParameterError;
 use crate::grid::Interval;
-use crate::math::portable::{exp_m1, ln, ln_1p};
+use crate::math::portable::exp_m1;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::predictor::Predictor;
+use crate::sampler::predictor::{Predictor, ResidualStep};
 use crate::sampler::step::AffineStep;
 
 /// Exponential integrators of the reverse SDEs that have the marginals of the process:
@@ -89,6 +91,10 @@ impl<T: Real> Predictor<T> for ReverseSde {
     fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
         Some(held_step(self.stochasticity, self.integrator, process, over))
     }
+    fn residual_step(&self, process: &dyn ForwardProcess, over: Interval, variance: f64) -> Option<ResidualStep> {
+        let scaled = self.integrator.holds_score()?;
+        Some(residual_step(self.stochasticity, scaled, process, over, variance))
+    }
 }
 
 /// The step of the family.
@@ -98,10 +104,11 @@ fn held_step(w: f64, integrator: ExponentialIntegrator, process: &dyn ForwardPro
     let (late, early) = (process.marginal(t), process.marginal(v));
     let growth = 1.0 / kernel.scale;
     let k = 0.5 * (1.0 + w * w);
+    let log_ratio = log_noise_ratio(kernel, late.variance, early.variance);
     let score = match integrator {
         ExponentialIntegrator::ScoreHeld => k * process.held_score_weight(t, v),
         ExponentialIntegrator::ScaledScoreHeld => k * kernel.variance * growth,
-        ExponentialIntegrator::DenoiserHeld => late.variance * growth * -exp_m1(k * log_noise_ratio(process, over)),
+        ExponentialIntegrator::DenoiserHeld => late.variance * growth * -exp_m1(k * log_ratio),
         ExponentialIntegrator::NoiseHeld => {
             let (sigma, end) = (late.std_dev(), kernel.scale * early.std_dev());
             2.0 * k * (sigma / (sigma + end)) * kernel.variance * growth
@@ -109,21 +116,10 @@ fn held_step(w: f64, integrator: ExponentialIntegrator, process: &dyn ForwardPro
     };
     let noise = match integrator {
         _ if w == 0.0 => 0.0,
-        ExponentialIntegrator::DenoiserHeld => {
-            early.std_dev() * (-exp_m1(w * w * log_noise_ratio(process, over))).sqrt()
-        }
+        ExponentialIntegrator::DenoiserHeld => early.std_dev() * (-exp_m1(w * w * log_ratio)).sqrt(),
         _ => w * kernel.std_dev() * growth,
     };
     AffineStep { state: growth, score, noise }
-}
-
-/// `ln r`, with `r` the ratio of `sigma^2/alpha^2` at the clean end of an interval to that at its noisy end: negative, and
-/// minus infinity if there is no noise at the clean end. All its digits are good, for short and for long steps.
-pub(super) fn log_noise_ratio(process: &dyn ForwardProcess, over: Interval) -> f64 {
-    let kernel = process.transition(over.to(), over.from());
-    let (late, early) = (process.marginal(over.from()), process.marginal(over.to()));
-    let added = kernel.variance / late.variance;
-    if added < 0.5 { ln_1p(-added) } else { ln(kernel.scale * kernel.scale * early.variance / late.variance) }
 }
 
 /// The serialised form, checked when read.
