@@ -75,6 +75,14 @@ pub enum ParameterError {
         /// What the model takes, in words.
         expected: String,
     },
+    /// Parts that are right each for itself cannot work together.
+    #[error("{what} cannot be used here: {reason}")]
+    Unsuitable {
+        /// The part.
+        what: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
     /// An iteration did not reach its tolerance.
     #[error(
         "{what} did not converge in {iterations} iterations: its error is {reached:?} where {tolerance:?} was asked for"

@@ -13,6 +13,9 @@ pub use crate::process::{
 };
 pub use crate::real::Real;
 pub use crate::sampler::{
+    AcceleratedDdim, AcceleratedDdpm, Ancestral, Ddim, EdmHeun, GaussianSplit, ReverseDiffusion, ReverseSde,
+};
+pub use crate::sampler::{
     AffineStep, Corrector, EulerMaruyama, ExponentialIntegrator, NoCorrector, NoPredictor, OuSplit, Outcome, Predictor,
     ProbabilityFlow, Report, SampleError, Sampler, Samples, StepContext, UnadjustedLangevin,
 };

@@ -7,7 +7,7 @@ use crate::compose::PredictorCorrector;
 use crate::error::{ParameterError, ScoreError};
 use crate::law::Law;
 use crate::process::ForwardProcess;
-use crate::sampler::{Combination, Corrector, Predictor, StagedStep, Term};
+use crate::sampler::{Combination, Corrector, DirectionalStep, Predictor, StagedStep, Term};
 use crate::score::ScoreModel;
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
@@ -69,17 +69,15 @@ impl GaussianScore {
         let (process, corrects) = (sampler.process(), crate::sampler::StepKind::Corrector);
         for (number, planned) in (0..).zip(sampler.steps()) {
             let (kind, node, time) = (planned.kind, planned.node, planned.time);
-            let affine = planned.affine.map(|step| {
-                let mut staged = StagedStep::begin();
-                let s = staged.evaluate(time, Term::State.into()) * step.score;
-                let x = Combination::from(Term::State) * step.state;
-                staged.finish(x + s + Combination::from(Term::Noise(0)) * step.noise, vec![])
-            });
-            let affine = affine.transpose()?;
-            let step = affine.as_ref().or_else(|| sampler.staged_step(number));
-            let step = step.ok_or(ChainLawError::NotAffine { step: number, kind, node, time })?;
             // the corrector's memory lies behind the predictor's
             let offset = if kind == corrects { sampler.memory_vectors()[0] } else { 0 };
+            if let Some(step) = sampler.directional_step(number) {
+                joint.advance_in_directions(process, number as usize, time, step, offset)?;
+                continue;
+            }
+            let affine = planned.affine.map(|step| step.staged(time)).transpose()?;
+            let step = affine.as_ref().or_else(|| sampler.staged_step(number));
+            let step = step.ok_or(ChainLawError::NotAffine { step: number, kind, node, time })?;
             joint.advance(process, number as usize, time, step, offset)?;
         }
         Ok(joint.law())
@@ -162,16 +160,10 @@ impl Joint {
                 form
             };
             for stage in step.stages() {
-                let at = process.marginal(stage.time);
-                let variance = at.scale * at.scale * self.eigenvalues[i] + at.variance;
-                if variance <= 0.0 {
-                    let source = ScoreError::Undefined { time, reason: "the law has no density there" };
-                    return Err(ChainLawError::Score { step: number, time, source });
-                }
+                let (pull, constant) = self.score_along(process, number, stage.time, i)?;
                 let point = form(&stage.point, &points, &scores);
-                let pull = (1.0 + self.relative) / variance;
                 let mut score = -pull * &point;
-                score[0] += pull * at.scale * self.centre[i] + self.shift[i];
+                score[0] += constant;
                 points.push(point);
                 scores.push(score);
             }
@@ -201,6 +193,101 @@ impl Joint {
                 self.covariance.view_mut((i * own, j * own), (own, own)).copy_from(&new);
             }
         }
+        self.check(number, time)
+    }
+
+    /// The same for a step with directions of its own. Everything that depends on them is written in them.
+    fn advance_in_directions(
+        &mut self,
+        process: &dyn ForwardProcess,
+        number: usize,
+        time: f64,
+        step: &DirectionalStep,
+        offset: usize,
+    ) -> Result<(), ChainLawError> {
+        let (d, own) = (self.eigenvalues.len(), 1 + self.kept);
+        let along = (0..d).map(|i| step.along(i)).collect::<Result<Vec<_>, _>>()?;
+        let noises = along.iter().map(|(step, _)| step.vectors_asked_for(false)).max().unwrap_or(0);
+        let width = 1 + d * own + d * noises;
+        // from the data's directions to the step's
+        let turn = DMatrix::from_fn(d, d, |i, j| match step.direction(i) {
+            Some(direction) => direction.iter().zip(self.basis.column(j).iter()).map(|(a, b)| a * b).sum(),
+            None => self.basis[(i, j)],
+        });
+        // constant, state and memory, noise: a row for each direction
+        let kept: Vec<DMatrix<f64>> = (0..own)
+            .map(|k| &turn * DMatrix::from_fn(d, width, |i, at| f64::from(u8::from(at == 1 + i * own + k))))
+            .collect();
+        let noise = |k: usize, i: usize, at: usize| f64::from(u8::from(at == 1 + d * own + k * d + i));
+        let (mut points, mut scores): (Vec<DMatrix<f64>>, Vec<DMatrix<f64>>) = (Vec::new(), Vec::new());
+        let form = |sum: &dyn Fn(&StagedStep) -> Combination, points: &[DMatrix<f64>], scores: &[DMatrix<f64>]| {
+            let mut form = DMatrix::zeros(d, width);
+            for (i, (step, _)) in along.iter().enumerate() {
+                for &(term, c) in sum(step).terms() {
+                    for at in 0..width {
+                        form[(i, at)] += c * match term {
+                            Term::State => kept[0][(i, at)],
+                            Term::Memory(k) => kept[1 + offset + k][(i, at)],
+                            Term::Noise(k) => noise(k, i, at),
+                            Term::Point(k) => points[k][(i, at)],
+                            Term::Score(k) => scores[k][(i, at)],
+                        };
+                    }
+                }
+            }
+            form
+        };
+        for (stage, &t) in step.times().iter().enumerate() {
+            let point = form(&|step| step.stages()[stage].point.clone(), &points, &scores);
+            let mut score = turn.tr_mul(&point);
+            for i in 0..d {
+                let (pull, constant) = self.score_along(process, number, t, i)?;
+                score.row_mut(i).scale_mut(-pull);
+                score[(i, 0)] += constant;
+            }
+            scores.push(&turn * score);
+            points.push(point);
+        }
+        let mut map = DMatrix::zeros(d * own, width);
+        for k in 0..d * own {
+            // what the other rule keeps stays
+            map[(k, 1 + k)] = 1.0;
+        }
+        let mut next = form(&|step| step.next().clone(), &points, &scores);
+        along.iter().enumerate().for_each(|(i, (_, constant))| next[(i, 0)] += constant);
+        let mut write = |k: usize, form: &DMatrix<f64>| {
+            let form = turn.tr_mul(form);
+            (0..d).for_each(|i| map.set_row(i * own + k, &form.row(i)));
+        };
+        write(0, &next);
+        for k in 0..along[0].0.keep().len() {
+            write(1 + offset + k, &form(&|step| step.keep()[k].clone(), &points, &scores));
+        }
+        let (linear, noise) = (map.columns(1, d * own), map.columns(1 + d * own, d * noises));
+        self.mean = linear * &self.mean + map.column(0);
+        self.covariance = linear * &self.covariance * linear.transpose() + noise * noise.transpose();
+        self.check(number, time)
+    }
+
+    /// The score in direction `i` of the data is a constant less the first number times the point.
+    fn score_along(
+        &self,
+        process: &dyn ForwardProcess,
+        number: usize,
+        time: f64,
+        i: usize,
+    ) -> Result<(f64, f64), ChainLawError> {
+        let at = process.marginal(time);
+        let variance = at.scale * at.scale * self.eigenvalues[i] + at.variance;
+        if variance <= 0.0 {
+            let source = ScoreError::Undefined { time, reason: "the law has no density there" };
+            return Err(ChainLawError::Score { step: number, time, source });
+        }
+        let pull = (1.0 + self.relative) / variance;
+        Ok((pull, pull * at.scale * self.centre[i] + self.shift[i]))
+    }
+
+    fn check(&self, number: usize, time: f64) -> Result<(), ChainLawError> {
         if self.mean.iter().chain(self.covariance.iter()).all(|v| v.is_finite()) {
             return Ok(());
         }

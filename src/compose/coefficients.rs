@@ -4,19 +4,55 @@ use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::{AffineStep, StagedStep};
+use crate::sampler::{AffineStep, DirectionalStep, StagedStep, StepContext};
 
-/// The steps of a predictor or a corrector from the nodes of a grid: affine, staged, or known to the rule alone.
+/// The steps of a predictor or a corrector from the nodes of a grid: affine, lists of sums, or known to the rule
+/// alone.
 #[derive(Debug, Clone)]
 pub(super) struct Coefficients {
     affine: Vec<Option<AffineStep>>,
-    /// As long as its last staged step needs it: empty for the rules that have none.
-    staged: Vec<Option<Box<StagedStep>>>,
+    /// As long as its last step needs it: empty for the rules that have none.
+    sums: Vec<Option<Box<Sums>>>,
+}
+
+/// A step as a list of sums.
+#[derive(Debug, Clone)]
+pub(super) enum Sums {
+    /// With the same coefficients in all coordinates.
+    Staged(StagedStep),
+    /// With coefficients of its own in every direction of a basis.
+    Directional(DirectionalStep),
+}
+
+impl Sums {
+    /// Evaluations of the score per chain.
+    pub fn nfe(&self) -> usize {
+        match self {
+            Self::Staged(step) => step.nfe(),
+            Self::Directional(step) => step.nfe(),
+        }
+    }
+
+    /// `d x n` buffers that the step works with.
+    fn scratch_vectors(&self) -> usize {
+        match self {
+            Self::Staged(step) => step.scratch_vectors(),
+            Self::Directional(step) => step.scratch_vectors(),
+        }
+    }
+
+    /// Does the step.
+    pub fn carry_out<T: Real>(&self, cx: &mut StepContext<'_, T>, x: &mut [T]) {
+        match self {
+            Self::Staged(step) => cx.staged(step, x),
+            Self::Directional(step) => cx.directional(step, x),
+        }
+    }
 }
 
 impl Coefficients {
     pub fn with_capacity(nodes: usize) -> Self {
-        Self { affine: Vec::with_capacity(nodes), staged: Vec::new() }
+        Self { affine: Vec::with_capacity(nodes), sums: Vec::new() }
     }
 
     /// Adds the step from the next node, of whichever form its rule gives.
@@ -24,23 +60,23 @@ impl Coefficients {
     pub fn push(
         &mut self,
         affine: Option<AffineStep>,
-        staged: impl FnOnce() -> Result<Option<StagedStep>, ParameterError>,
+        sums: impl FnOnce() -> Result<Option<Sums>, ParameterError>,
     ) -> Result<(), ParameterError> {
         self.affine.push(affine);
-        if affine.is_some() { Ok(()) } else { self.push_staged(staged()?) }
+        if affine.is_some() { Ok(()) } else { self.push_sums(sums()?) }
     }
 
-    /// Adds a staged step from a node beyond those that have one, where there is one.
-    pub fn push_at(&mut self, node: usize, staged: Option<StagedStep>) {
-        if let Some(step) = staged {
-            self.staged.resize(node, None);
-            self.staged.push(Some(Box::new(step)));
+    /// Adds a step from a node beyond those that have one, if it is a list of sums.
+    pub fn push_at(&mut self, node: usize, sums: Option<Sums>) {
+        if let Some(step) = sums {
+            self.sums.resize(node, None);
+            self.sums.push(Some(Box::new(step)));
         }
     }
 
     #[cold]
-    fn push_staged(&mut self, staged: Option<StagedStep>) -> Result<(), ParameterError> {
-        self.push_at(self.affine.len() - 1, staged);
+    fn push_sums(&mut self, sums: Option<Sums>) -> Result<(), ParameterError> {
+        self.push_at(self.affine.len() - 1, sums);
         Ok(())
     }
 
@@ -55,10 +91,10 @@ impl Coefficients {
         self.affine[node]
     }
 
-    /// The step from a node, if it is staged.
+    /// The step from a node, if it is a list of sums.
     #[inline]
-    pub fn staged(&self, node: usize) -> Option<&StagedStep> {
-        self.staged.get(node)?.as_deref()
+    pub fn sums(&self, node: usize) -> Option<&Sums> {
+        self.sums.get(node)?.as_deref()
     }
 
     /// Evaluations of the score per chain in the step from a node: of its stages, of an affine step, or of the rule's own.
@@ -67,12 +103,12 @@ impl Coefficients {
         if self.affine[node].is_some() {
             return of_affine as u64;
         }
-        self.staged(node).map_or_else(own, StagedStep::nfe) as u64
+        self.sums(node).map_or_else(own, Sums::nfe) as u64
     }
 
-    /// `d x n` buffers that staged steps work with.
+    /// `d x n` buffers that the steps work with.
     pub fn scratch_vectors(&self) -> usize {
-        self.staged.iter().flatten().map(|step| step.scratch_vectors()).max().unwrap_or(0)
+        self.sums.iter().flatten().map(|step| step.scratch_vectors()).max().unwrap_or(0)
     }
 
     /// Refuses steps that cannot be done in `T`, or that need more noise or memory than their rule says it has.
@@ -92,8 +128,12 @@ impl Coefficients {
         for (step, &t) in self.affine.iter().zip(grid.nodes()).filter(|_| !all_fine) {
             check_step::<T>(*step, vectors, t)?;
         }
-        for (step, &t) in self.staged.iter().zip(grid.nodes()) {
-            step.as_ref().map_or(Ok(()), |step| check_staged::<T>(step, vectors, kept, process, t))?;
+        for (step, &t) in self.sums.iter().zip(grid.nodes()) {
+            match step.as_deref() {
+                Some(Sums::Staged(step)) => check_staged::<T>(step, vectors, kept, process, t)?,
+                Some(Sums::Directional(step)) => check_directional::<T>(step, vectors, kept, process, t)?,
+                None => {}
+            }
         }
         Ok(())
     }
@@ -118,21 +158,46 @@ fn check_staged<T: Real>(
     process: &dyn ForwardProcess,
     t: f64,
 ) -> Result<(), ParameterError> {
-    let refuse = |name, given: usize, allowed| Err(ParameterError::Count { name, given: given as u64, allowed });
-    if step.vectors_asked_for(false) > vectors {
-        return refuse("noise vectors of a step", step.vectors_asked_for(false), "at most what the rule says it draws");
-    }
-    if step.vectors_asked_for(true).max(step.keep().len()) > kept {
-        let given = step.vectors_asked_for(true).max(step.keep().len());
-        return refuse("memory vectors of a step", given, "at most what the rule says it keeps");
-    }
-    for stage in step.stages() {
-        let usable = stage.time <= process.time_limit();
-        ParameterError::check("the time of a stage", stage.time, usable, "at most the process's time limit")?;
-    }
+    check_asked(step.vectors_asked_for(false), vectors, step.vectors_asked_for(true).max(step.keep().len()), kept)?;
+    check_times(step.stages().iter().map(|stage| stage.time), process)?;
     let sums = step.stages().iter().map(|stage| &stage.point).chain([step.next()]).chain(step.keep());
     let finite = sums.flat_map(|sum| sum.terms()).all(|term| T::of(term.1).as_f64().is_finite());
     let allowed = "one at which the step's coefficients are finite in the chains' scalar";
     ParameterError::check("the time of a step", t, finite, allowed)?;
     Ok(())
+}
+
+/// The same for a step with coefficients per direction.
+fn check_directional<T: Real>(
+    step: &DirectionalStep,
+    vectors: usize,
+    kept: usize,
+    process: &dyn ForwardProcess,
+    t: f64,
+) -> Result<(), ParameterError> {
+    check_asked(step.vectors_asked_for(false), vectors, step.vectors_asked_for(true), kept)?;
+    check_times(step.times().iter().copied(), process)?;
+    let allowed = "one at which the step's coefficients are finite in the chains' scalar";
+    ParameterError::check("the time of a step", t, step.is_finite::<T>(), allowed)?;
+    Ok(())
+}
+
+/// Refuses a step that asks for more noise or memory than its rule says it has.
+fn check_asked(noises: usize, vectors: usize, memories: usize, kept: usize) -> Result<(), ParameterError> {
+    let refuse = |name, given: usize, allowed| Err(ParameterError::Count { name, given: given as u64, allowed });
+    if noises > vectors {
+        return refuse("noise vectors of a step", noises, "at most what the rule says it draws");
+    }
+    if memories > kept {
+        return refuse("memory vectors of a step", memories, "at most what the rule says it keeps");
+    }
+    Ok(())
+}
+
+/// Refuses scores at times that the process does not have.
+fn check_times(mut times: impl Iterator<Item = f64>, process: &dyn ForwardProcess) -> Result<(), ParameterError> {
+    times.try_for_each(|t| {
+        let usable = t <= process.time_limit();
+        ParameterError::check("the time of a stage", t, usable, "at most the process's time limit").map(|_| ())
+    })
 }

@@ -216,15 +216,15 @@ impl<T: Real> Engine<'_, T> {
         match (affine, kind) {
             (Some(step), _) => cx.affine(step, time, x.as_mut_slice()),
             (None, StepKind::Corrector) => match program.correction(node, inner) {
-                Some(step) => cx.staged(step, x.as_mut_slice()),
+                Some(step) => step.carry_out(&mut cx, x.as_mut_slice()),
                 // a rule of its own may touch the states after its last affine step
                 None => {
                     known = false;
                     self.corrector.correct(&mut cx, time, x);
                 }
             },
-            (None, _) => match program.predictions.staged(node) {
-                Some(step) => cx.staged(step, x.as_mut_slice()),
+            (None, _) => match program.predictions.sums(node) {
+                Some(step) => step.carry_out(&mut cx, x.as_mut_slice()),
                 None => {
                     known = false;
                     self.predictor.predict(&mut cx, self.grid.interval(node), x);

@@ -1,5 +1,6 @@
 //! [`PredictorCorrector`]: the sampler.
 
+use super::coefficients::Sums;
 use super::engine::{Engine, TileResult, merge_adjustments};
 use super::observer::{Observer, Progress};
 use super::prepared::Prepared;
@@ -15,8 +16,8 @@ use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::{ForwardProcess, OrnsteinUhlenbeck};
 use crate::real::Real;
 use crate::sampler::{
-    ChainsFailed, Corrector, EulerMaruyama, Evaluations, NoCorrector, NoPredictor, OuSplit, Outcome, Predictor, Report,
-    SampleError, Sampler, Samples, StagedStep, check_chains,
+    ChainsFailed, Corrector, DirectionalStep, EulerMaruyama, Evaluations, NoCorrector, NoPredictor, OuSplit, Outcome,
+    Predictor, Report, SampleError, Sampler, Samples, StagedStep, check_chains,
 };
 use crate::score::ScoreModel;
 use std::ops::Range;
@@ -347,7 +348,16 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
 
     /// The coefficients of step number `step`, if it is staged: several scores, or a memory.
     pub fn staged_step(&self, step: u64) -> Option<&StagedStep> {
-        if step < self.n_steps() { self.program.staged(step) } else { None }
+        if let Some(Sums::Staged(sums)) = self.sums(step) { Some(sums) } else { None }
+    }
+
+    /// The coefficients of step number `step`, if they differ from direction to direction.
+    pub fn directional_step(&self, step: u64) -> Option<&DirectionalStep> {
+        if let Some(Sums::Directional(sums)) = self.sums(step) { Some(sums) } else { None }
+    }
+
+    fn sums(&self, step: u64) -> Option<&Sums> {
+        if step < self.n_steps() { self.program.sums(step) } else { None }
     }
 
     /// Vectors that predictor and corrector keep from step to step.

@@ -1,12 +1,12 @@
 //! [`Program`]: which step comes when, with all coefficients computed and checked once, when a sampler is built.
 
-use super::coefficients::{Coefficients, check_step};
+use super::coefficients::{Coefficients, Sums, check_step};
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::noise::DRAW_LIMIT;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::{AffineStep, Corrector, Predictor, StagedStep, StepKind, StepSite};
+use crate::sampler::{AffineStep, Corrector, Predictor, StepKind, StepSite};
 
 /// The steps of a sampler, in order: at each node its corrector steps, then the predictor's step to the next node; at the
 /// end the denoising step, if there is one.
@@ -85,23 +85,27 @@ impl Program {
         ParameterError::not_empty("the score model's dim", dim)?;
         process.check_grid(grid)?;
         check_presence(predictor, corrector, grid, &counts)?;
+        let required = predictor.required_dim().unwrap_or(dim);
+        ParameterError::same("the score model", "coordinates, as its predictor asks", required, dim)?;
         check_room(predictor.noise_vectors(), corrector.noise_vectors(), dim, grid, &counts)?;
         let mut predictions = Coefficients::with_capacity(grid.n_steps());
         for (node, over) in grid.intervals().enumerate() {
-            let staged = || predictor.staged_step(&StepSite::new(process, grid, node));
-            predictions.push(predictor.affine_step(process, over), staged)?;
+            let sums = || sums_of(predictor, &StepSite::new(process, grid, node));
+            predictions.push(predictor.affine_step(process, over), sums)?;
         }
         let mut corrections = Coefficients::with_capacity(counts.len());
         for (&t, &count) in grid.nodes().iter().zip(&counts) {
             if count == 0 {
                 corrections.push_unknown();
             } else {
-                corrections.push(corrector.affine_step(process, t), || corrector.staged_step(process, t))?;
+                corrections.push(corrector.affine_step(process, t), || {
+                    Ok(corrector.staged_step(process, t)?.map(Sums::Staged))
+                })?;
             }
         }
         let mut first_corrections = Coefficients::with_capacity(0);
-        for (node, &t) in grid.nodes().iter().enumerate().filter(|&(node, _)| corrections.staged(node).is_some()) {
-            first_corrections.push_at(node, corrector.first_staged_step(process, t)?);
+        for (node, &t) in grid.nodes().iter().enumerate().filter(|&(node, _)| corrections.sums(node).is_some()) {
+            first_corrections.push_at(node, corrector.first_staged_step(process, t)?.map(Sums::Staged));
         }
         let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
         let memory_vectors = [predictor.memory_vectors(), corrector.memory_vectors()];
@@ -117,14 +121,14 @@ impl Program {
         }
         for (node, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             let later = corrections.nfe(node, of_corrector, || of_corrector);
-            let first = match first_corrections.staged(node) {
+            let first = match first_corrections.sums(node) {
                 Some(step) => step.nfe() as u64,
                 None => corrections.nfe(node, of_corrector, || corrector.first_nfe()),
             };
             nfe = nfe.saturating_add(first).saturating_add(later.saturating_mul(count as u64 - 1));
         }
-        let staged = [&predictions, &corrections, &first_corrections];
-        let scratch_vectors = staged.map(Coefficients::scratch_vectors).into_iter().max().unwrap_or(0);
+        let steps = [&predictions, &corrections, &first_corrections];
+        let scratch_vectors = steps.map(Coefficients::scratch_vectors).into_iter().max().unwrap_or(0);
         let mut first_step = vec![0];
         let mut steps = 0;
         for (k, &count) in counts.iter().enumerate() {
@@ -178,20 +182,20 @@ impl Program {
         PlannedStep { kind, node, time: grid.node(node), affine }
     }
 
-    /// The coefficients of step number `step`, if it is staged.
-    pub fn staged(&self, step: u64) -> Option<&StagedStep> {
+    /// The corrector's step number `inner` at a node, if it is a list of sums.
+    pub fn correction(&self, node: usize, inner: u64) -> Option<&Sums> {
+        let first = if inner == 0 { self.first_corrections.sums(node) } else { None };
+        first.or_else(|| self.corrections.sums(node))
+    }
+
+    /// The coefficients of step number `step`, if it is a list of sums.
+    pub fn sums(&self, step: u64) -> Option<&Sums> {
         let Place { kind, node, inner } = self.place(step);
         match kind {
             StepKind::Corrector => self.correction(node, inner),
-            StepKind::Predictor => self.predictions.staged(node),
+            StepKind::Predictor => self.predictions.sums(node),
             StepKind::Denoise => None,
         }
-    }
-
-    /// The corrector's step number `inner` at a node, if it is staged.
-    pub fn correction(&self, node: usize, inner: u64) -> Option<&StagedStep> {
-        let first = if inner == 0 { self.first_corrections.staged(node) } else { None };
-        first.or_else(|| self.corrections.staged(node))
     }
 
     /// Step number `step`.
@@ -236,6 +240,14 @@ impl Place {
     pub fn node_after(self) -> usize {
         self.node + usize::from(self.kind == StepKind::Predictor)
     }
+}
+
+/// A predictor's step as a list of sums, of whichever form it gives.
+fn sums_of<T: Real>(predictor: &dyn Predictor<T>, site: &StepSite<'_>) -> Result<Option<Sums>, ParameterError> {
+    if let Some(step) = predictor.staged_step(site)? {
+        return Ok(Some(Sums::Staged(step)));
+    }
+    Ok(predictor.directional_step(site)?.map(Sums::Directional))
 }
 
 /// Refuses steps that nobody would do.

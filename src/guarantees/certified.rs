@@ -33,6 +33,14 @@ impl CertifiedPredictor for ExponentialIntegrator {
             Self::ScoreHeld => Held::Score,
             Self::ScaledScoreHeld => Held::ScaledScore,
             Self::DenoiserHeld => Held::Denoiser,
+            Self::NoiseHeld => {
+                return Err(CertificateError::NoBound {
+                    what: "ExponentialIntegrator::NoiseHeld".into(),
+                    why: "the noise prediction is no martingale along the process, and its change has no bound here; the \
+                          other exponential integrators cost the same"
+                        .into(),
+                });
+            }
         })
     }
 }

@@ -75,6 +75,7 @@ pub enum Clock {
 /// | score held | `s_t` | time |
 /// | scaled score held | `(alpha_t/alpha_u) s_t` | time |
 /// | denoiser held | `(alpha_u D_t - Y_u)/sigma_u^2` | snr |
+/// | noise held | `(sigma_t/sigma_u) s_t` | time |
 /// | Euler-Maruyama, `g` constant | `s_t + (a(u) Y_u - a(t) Y_t)/g^2` | time |
 ///
 /// # Example
@@ -112,6 +113,15 @@ impl<T: Real> FrozenDrift<T> for ExponentialIntegrator {
                 // D_t = (Y_t + sigma_t^2 s_t)/alpha_t, and alpha_u/alpha_t is one over the transition's scale
                 let ratio = 1.0 / (process.transition(u, t).scale * early.variance);
                 HeldScore { start: ratio, score: ratio * late.variance, state: -1.0 / early.variance }
+            }
+            Self::NoiseHeld => {
+                let (late, early) = (process.marginal(t).std_dev(), process.marginal(u).std_dev());
+                if early <= 0.0 {
+                    return Err(
+                        "it holds the noise prediction down to a time without noise, where the drift is infinite",
+                    );
+                }
+                HeldScore { start: 0.0, score: late / early, state: 0.0 }
             }
         })
     }

@@ -78,6 +78,11 @@ impl Gaussian {
     pub fn eigenvalues(&self) -> Vec<f64> {
         (0..self.components.dim).map(|i| self.components.variance_of(0, i)).collect()
     }
+
+    /// The eigenvectors in the order of the eigenvalues, one after the other; none if they are the coordinate axes.
+    pub(crate) fn eigenvectors(&self) -> Option<&[f64]> {
+        Some(&self.components.bases[..]).filter(|bases| !bases.is_empty())
+    }
 }
 
 impl Gaussian {

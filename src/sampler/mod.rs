@@ -8,6 +8,7 @@
 mod combination;
 mod corrector;
 mod correctors;
+mod directional;
 mod predictor;
 mod predictors;
 mod report;
@@ -21,7 +22,8 @@ mod step;
 pub use combination::{Combination, Term};
 pub use corrector::{Corrector, NoCorrector};
 pub use correctors::*;
-pub use predictor::{NoPredictor, Predictor};
+pub use directional::DirectionalStep;
+pub use predictor::{NoPredictor, Predictor, ResidualStep};
 pub use predictors::*;
 pub use report::{Adjustment, Evaluations, Outcome, Report};
 pub use sample_error::{ChainFailure, ChainsFailed, FailureCause, SampleError};

@@ -1,5 +1,6 @@
 //! [`Predictor`]: moves the chains from one time to a cleaner one.
 
+use super::directional::DirectionalStep;
 use super::site::StepSite;
 use super::staged::StagedStep;
 use super::step::{AffineStep, StepContext};
@@ -117,14 +118,60 @@ pub trait Predictor<T: Real>: Debug + Send + Sync {
         Ok(None)
     }
 
-    /// One step of all chains in `x`, in place. Called only if [`affine_step`](Self::affine_step) and
-    /// [`staged_step`](Self::staged_step) give `None`.
+    /// The step with coefficients per direction. The sampler asks when it is built, and only if there is neither an
+    /// [`affine_step`](Self::affine_step) nor a [`staged_step`](Self::staged_step).
+    ///
+    /// # Errors
+    /// [`ParameterError`] if the step does not exist on this grid or under this process.
+    fn directional_step(&self, site: &StepSite<'_>) -> Result<Option<DirectionalStep>, ParameterError> {
+        let _ = site;
+        Ok(None)
+    }
+
+    /// The affine step when a Gaussian of this variance was split off, for a rule that holds the score:
+    /// [`GaussianSplit`](super::GaussianSplit) asks. Other rules have no need of it.
+    fn residual_step(&self, process: &dyn ForwardProcess, over: Interval, variance: f64) -> Option<ResidualStep> {
+        let _ = (process, over, variance);
+        None
+    }
+
+    /// The dimension that the chains must have, if the rule is made for one.
+    fn required_dim(&self) -> Option<usize> {
+        None
+    }
+
+    /// One step of all chains in `x`, in place. Called only if [`affine_step`](Self::affine_step),
+    /// [`staged_step`](Self::staged_step) and [`directional_step`](Self::directional_step) give `None`.
     ///
     /// The default stops all chains: this predictor has no step.
     fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, x: BatchViewMut<'_, T>) {
         let _ = (over, x);
         cx.refuse("the predictor implements neither affine_step nor predict");
     }
+}
+
+/// A step that holds the residual of the score after a Gaussian `N(m, c I)` was split off: an affine step, plus the mean `m`
+/// times a number.
+///
+/// ```
+/// use score_diffusion::prelude::*;
+/// let over = Interval::new(0.5, 0.2)?;
+/// let split = Predictor::<f64>::residual_step(&ProbabilityFlow, &OrnsteinUhlenbeck, over, 2.0).unwrap();
+/// // on N(m, 2), where s = (alpha m - x)/(alpha^2 2 + sigma^2), the mean goes to the mean
+/// let at = |t| { let at = OrnsteinUhlenbeck.marginal(t); (at.scale, 2.0 * at.scale * at.scale + at.variance) };
+/// assert!((split.step.state * at(0.5).0 + split.mean - at(0.2).0).abs() < 1e-15);
+/// // and the standard deviation to that at the end
+/// let factor = split.step.state - split.step.score / at(0.5).1;
+/// assert!((factor * factor * at(0.5).1 - at(0.2).1).abs() < 1e-14);
+/// # Ok::<(), ParameterError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ResidualStep {
+    /// What state, score and noise are multiplied by.
+    pub step: AffineStep,
+    /// What the mean of the Gaussian is multiplied by.
+    pub mean: f64,
 }
 
 /// No predictor: for samplers whose grid has one node and no steps.
@@ -180,6 +227,15 @@ macro_rules! predictor_by_reference {
             }
             fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
                 (**self).staged_step(site)
+            }
+            fn directional_step(&self, site: &StepSite<'_>) -> Result<Option<DirectionalStep>, ParameterError> {
+                (**self).directional_step(site)
+            }
+            fn residual_step(&self, process: &dyn ForwardProcess, over: Interval, variance: f64) -> Option<ResidualStep> {
+                (**self).residual_step(process, over, variance)
+            }
+            fn required_dim(&self) -> Option<usize> {
+                (**self).required_dim()
             }
             fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, x: BatchViewMut<'_, T>) {
                 (**self).predict(cx, over, x);

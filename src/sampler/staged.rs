@@ -1,7 +1,7 @@
 //! [`StagedStep`]: a step that takes several scores, as a list of linear combinations; and the loop that does it.
 
 use super::combination::{Combination, Term};
-use super::step::{LANES, StepContext, are_zero, watch};
+use super::step::{AffineStep, LANES, StepContext, are_zero, watch};
 use crate::error::ParameterError;
 use crate::real::Real;
 use crate::simd::{Kernel, dispatch};
@@ -152,6 +152,16 @@ impl StagedStep {
 
     fn sums(&self) -> impl Iterator<Item = &Combination> {
         self.stages.iter().map(|stage| &stage.point).chain([&self.next]).chain(&self.keep)
+    }
+}
+
+impl AffineStep {
+    /// The same step as one stage at time `t`.
+    pub(crate) fn staged(self, t: f64) -> Result<StagedStep, ParameterError> {
+        let mut step = StagedStep::begin();
+        let score = step.evaluate(t, Term::State.into()) * self.score;
+        let moved = Combination::from(Term::State) * self.state + score;
+        step.finish(moved + Combination::from(Term::Noise(0)) * self.noise, vec![])
     }
 }
 

@@ -1,9 +1,10 @@
 //! [`ProbabilityFlow`]: the reverse as an ordinary differential equation.
 
+use super::residual::residual_step;
 use crate::grid::Interval;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::predictor::Predictor;
+use crate::sampler::predictor::{Predictor, ResidualStep};
 use crate::sampler::step::AffineStep;
 
 /// Exponential Euler on the probability-flow ODE, with the score held over the step from `t` to `v`:
@@ -31,6 +32,9 @@ pub struct ProbabilityFlow;
 impl<T: Real> Predictor<T> for ProbabilityFlow {
     fn noise_vectors(&self) -> usize {
         0
+    }
+    fn residual_step(&self, process: &dyn ForwardProcess, over: Interval, variance: f64) -> Option<ResidualStep> {
+        Some(residual_step(0.0, false, process, over, variance))
     }
     fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
         let growth = 1.0 / process.transition(over.to(), over.from()).scale;
