@@ -229,6 +229,17 @@ fn error_at_the_end(moved: &[Moved], last: &[f64]) -> f64 {
     (squares.sum::<f64>() / moved.len() as f64).sqrt()
 }
 
+/// The variance of a response to two independent standard normals: that of its linear part, from the coefficients of least
+/// squares, and the mean square of the rest. Where the score is linear it has no sampling error.
+fn response_variance(y: &[f64], xi1: &[f64], xi2: &[f64]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let [s11, s12, s22, t1, t2] = [dot(xi1, xi1), dot(xi1, xi2), dot(xi2, xi2), dot(y, xi1), dot(y, xi2)];
+    let det = s11 * s22 - s12 * s12;
+    let (p, q) = if det > 0.0 { ((t1 * s22 - t2 * s12) / det, (t2 * s11 - t1 * s12) / det) } else { (0.0, 0.0) };
+    let rest = y.iter().zip(xi1).zip(xi2).map(|((y, a), b)| y - p * a - q * b);
+    p * p + q * q + rest.map(|r| r * r).sum::<f64>() / y.len() as f64
+}
+
 /// The standard deviation of each coordinate over the chains.
 fn spreads<T: Real>(x: BatchView<'_, T>) -> Vec<f64> {
     let n = x.n_chains() as f64;
@@ -301,19 +312,13 @@ impl<T: Real> Steps<'_, T> {
             Ok(self.drift(second, view_of(&at_middle))?.zip_map(xi2, |x, xi| x + T::of(sign * c2) * xi))
         };
         let (up, down) = (kicked(1.0)?, kicked(-1.0)?);
-        // the whole step's noise on the same path, so that the difference of the variances has little noise of its own
-        let norm = (c1 * c1 + c2 * c2).sqrt();
         Ok((0..d)
             .map(|i| {
-                let (mut square, mut variance) = (0.0, 0.0);
-                for j in 0..x.n_chains() {
-                    let [up, down, whole] = [&up, &down, &whole].map(|y| y[(i, j)].as_f64());
-                    let same = c * (c1 * xi1[(i, j)].as_f64() + c2 * xi2[(i, j)].as_f64()) / norm;
-                    let (even, odd) = (0.5 * (up + down) - whole, 0.5 * (up - down));
-                    square += even * even;
-                    variance += (odd - same) * (odd + same);
-                }
-                moved(square / n, variance / n)
+                let column = |y: &Batch<T>| y.row(i).iter().map(|v| v.as_f64()).collect::<Vec<f64>>();
+                let [up, down, whole, xi1, xi2] = [&up, &down, &whole, xi1, xi2].map(column);
+                let even = up.iter().zip(&down).zip(&whole).map(|((up, down), whole)| 0.5 * (up + down) - whole);
+                let odd: Vec<f64> = up.iter().zip(&down).map(|(up, down)| 0.5 * (up - down)).collect();
+                moved(even.map(|e| e * e).sum::<f64>() / n, response_variance(&odd, &xi1, &xi2) - c * c)
             })
             .collect())
     }

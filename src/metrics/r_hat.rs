@@ -52,8 +52,8 @@ fn ratio(chains: &Series) -> f64 {
     (((n - 1.0) / n * within + variance(&means)) / within).sqrt()
 }
 
-/// The unbiased variance.
+/// The unbiased variance; exactly 0 of equal values, as they are counted from the first.
 pub(super) fn variance(values: &[f64]) -> f64 {
-    let center = mean(values);
+    let center = values[0] + values.iter().map(|v| v - values[0]).sum::<f64>() / values.len() as f64;
     values.iter().map(|v| (v - center) * (v - center)).sum::<f64>() / (values.len() - 1) as f64
 }
