@@ -86,7 +86,7 @@ pub struct TimeGrid {
 }
 
 /// Nodes have 32 bits in the noise's address.
-const NODE_LIMIT: usize = u32::MAX as usize;
+pub(crate) const NODE_LIMIT: usize = u32::MAX as usize;
 
 impl TimeGrid {
     /// Equal steps from `horizon` to `early_stop`.
@@ -153,6 +153,22 @@ impl TimeGrid {
         Self::from_nodes(vec![time])
     }
 
+    /// The same grid with one more step, to time 0; a grid that ends there already stays as it is.
+    ///
+    /// ```
+    /// use score_diffusion::TimeGrid;
+    /// let grid = TimeGrid::geometric(1.0, 0.25, 2)?.extended_to_zero();
+    /// assert_eq!(grid.nodes(), [1.0, 0.5, 0.25, 0.0]);
+    /// # Ok::<(), score_diffusion::ParameterError>(())
+    /// ```
+    #[must_use]
+    pub fn extended_to_zero(mut self) -> Self {
+        if self.early_stop() > 0.0 {
+            self.nodes.push(0.0);
+        }
+        self
+    }
+
     /// The noisiest time, `T1`: node 0.
     #[must_use]
     pub fn horizon(&self) -> f64 {
@@ -201,7 +217,7 @@ impl TimeGrid {
     }
 }
 
-fn check_ends(horizon: f64, early_stop: f64, n_steps: usize) -> Result<(), ParameterError> {
+pub(crate) fn check_ends(horizon: f64, early_stop: f64, n_steps: usize) -> Result<(), ParameterError> {
     ParameterError::non_negative("early_stop", early_stop)?;
     ParameterError::check(
         "horizon",

@@ -1,12 +1,13 @@
 //! The roof: steps composed into samplers.
 //!
 //! [`PredictorCorrector`] is the sampler; a [`Schedule`] says where its corrector works. A [`Run`] is the state of a run
-//! between two steps, as a value; an [`Observer`] looks at it. `program` says which step comes
+//! between two steps, as a value; an [`Observer`] looks at it. A [`Pilot`] measures where a sampler needs its nodes. `program` says which step comes
 //! when, `engine` does them, tile by tile.
 
 mod coefficients;
 mod engine;
 mod observer;
+mod pilot_grid;
 mod predictor_corrector;
 mod prepared;
 mod program;
@@ -15,6 +16,7 @@ mod schedule;
 mod tiles;
 
 pub use observer::{Observer, Progress, Trajectory};
+pub use pilot_grid::{LocalErrors, Pilot};
 pub use predictor_corrector::{LangevinSampler, PredictorCorrector, ReverseSolver};
 pub use program::PlannedStep;
 pub use run::Run;

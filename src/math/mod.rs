@@ -12,6 +12,7 @@
 
 #![allow(clippy::excessive_precision, reason = "coefficients stand as the script prints them")]
 
+mod beta;
 mod box_muller;
 mod cosine;
 mod cut_normal;
@@ -19,6 +20,7 @@ mod horner;
 mod normal;
 pub(crate) mod quadrature;
 
+pub(crate) use beta::beta_quantile;
 pub(crate) use box_muller::{BLOCK, LANES, PAIRS, Word};
 pub(crate) use cut_normal::CutNormal;
 use horner::{horner_f32, horner_f64};
@@ -28,7 +30,7 @@ pub(crate) use normal::normal_quantile;
 
 /// Portable scalar functions of f64 for schedules and log-densities: the `libm` crate's, under std's names.
 pub(crate) mod portable {
-    pub(crate) use libm::{atan2, cos, erf, erfc, exp, expm1 as exp_m1, log as ln, log1p as ln_1p, sin, tan};
+    pub(crate) use libm::{atan2, cos, erf, erfc, exp, expm1 as exp_m1, lgamma, log as ln, log1p as ln_1p, sin, tan};
 }
 
 mod sealed {

@@ -15,6 +15,7 @@
 //! | KL to a density | [`kl_between_densities`], [`kl_nearest_neighbours`] | standard error | n; n^2 d |
 //! | samples against a score | [`kernel_stein_discrepancy`], [`stein_test`] | p-value | n^2 d |
 //! | means and covariances | [`moments`] | | n d^2 |
+//! | has a Markov chain settled, and how many draws is it worth? | [`chain_diagnostics`], [`r_hat`], [`ess_bulk`], [`ess_tail`] | standard error | n (ln n + lags) |
 //!
 //! Samples may be f32 or f64, also one of each; everything is computed in f64. Results are the same bits for any number of
 //! threads: work is cut into parts that do not depend on it, and their sums are taken in one order.
@@ -23,6 +24,10 @@
 //! above it. `docs/distances.md` says which distance to take when.
 
 mod assignment;
+mod chain_diagnostics;
+mod corrector_draws;
+mod draws;
+mod effective_sample_size;
 mod energy;
 mod estimate;
 mod floors;
@@ -34,9 +39,11 @@ mod kolmogorov_samples;
 mod kullback_leibler;
 mod mmd;
 mod moments;
+mod monte_carlo_error;
 mod monte_carlo_mean;
 mod pairwise;
 mod permutation;
+mod r_hat;
 mod sample;
 mod sinkhorn;
 mod sliced;
@@ -44,6 +51,10 @@ mod stein;
 mod wasserstein;
 
 pub use assignment::{ExactWasserstein, wasserstein2_exact};
+pub use chain_diagnostics::{ChainDiagnostics, chain_diagnostics};
+pub use corrector_draws::CorrectorDraws;
+pub use draws::Draws;
+pub use effective_sample_size::{ess_bulk, ess_mean, ess_quantile, ess_tail, integrated_autocorrelation_time};
 pub use energy::{EnergyDistance, energy_distance, energy_permutation_test};
 pub use estimate::{Estimate, TestResult};
 pub use floors::{Floor, floor, floor_of_halves, floor_of_law};
@@ -54,9 +65,11 @@ pub use kolmogorov_samples::{kolmogorov_projections, kolmogorov_projections_to, 
 pub use kullback_leibler::{kl_between_densities, kl_nearest_neighbours};
 pub use mmd::{Bandwidth, Mmd, mmd, mmd_permutation_test};
 pub use moments::{Moments, moments};
+pub use monte_carlo_error::{mcse_mean, mcse_quantile};
 pub use monte_carlo_mean::MonteCarloMean;
 pub(crate) use monte_carlo_mean::REPORTED;
 pub use permutation::PermutationTest;
+pub use r_hat::r_hat;
 pub use sinkhorn::{SinkhornDivergence, SinkhornOptions, sinkhorn_divergence};
 pub use sliced::{SlicedWasserstein, sliced_wasserstein2};
 pub use stein::{SteinDiscrepancy, SteinTest, kernel_stein_discrepancy, stein_test};

@@ -5,7 +5,7 @@ use super::time_input::TimeInput;
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::math::portable::exp;
-use crate::process::DiscreteVariancePreserving;
+use crate::process::{DiscreteVariancePreserving, InferenceTimesteps, TimestepSpacing};
 use crate::score::Parametrisation;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::path::Path;
 /// What the network means is read: the table of betas (`num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end`,
 /// `trained_betas`, `rescale_betas_zero_snr`) and what it predicts (`prediction_type`). Of what the scheduler does when it
 /// samples, two things are kept as suggestions: its inference timesteps (`timestep_spacing`, `steps_offset`,
-/// `set_alpha_to_one`), as [`timesteps`](Self::timesteps) and [`grid`](Self::grid), and the range that it clips denoised states to
+/// `use_karras_sigmas`, `use_exponential_sigmas`, `use_lu_lambdas`, `set_alpha_to_one`), as [`timesteps`](Self::timesteps) and [`grid`](Self::grid), and the range that it clips denoised states to
 /// (`clip_sample`, `clip_sample_range`), as [`clip_range`](Self::clip_range). The rest is not looked at: solvers, variances and
 /// dynamic thresholding are choices of a run, not of the network.
 ///
@@ -46,18 +46,8 @@ use std::path::Path;
 pub struct DiffusersScheduler {
     process: DiscreteVariancePreserving,
     parametrisation: Parametrisation,
-    spacing: Spacing,
-    counts_the_end: bool,
-    steps_offset: usize,
-    ends_at_data: bool,
+    inference: InferenceTimesteps,
     clip_range: Option<f64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spacing {
-    Leading,
-    Trailing,
-    Linspace,
 }
 
 /// Schedulers whose networks are given the timesteps of a table of betas.
@@ -138,10 +128,13 @@ impl DiffusersScheduler {
         // what is not said has the meaning that the scheduler's own class gives it
         let class = config.word("_class_name")?.unwrap_or("DDPMScheduler");
         let spacing = match config.word("timestep_spacing")? {
-            None if EVENLY_SPACED.contains(&class) => Spacing::Linspace,
-            None | Some("leading") => Spacing::Leading,
-            Some("trailing") => Spacing::Trailing,
-            Some("linspace") => Spacing::Linspace,
+            _ if config.truth("use_karras_sigmas", false)? => TimestepSpacing::Karras,
+            _ if config.truth("use_exponential_sigmas", false)? => TimestepSpacing::LogSnr,
+            _ if config.truth("use_lu_lambdas", false)? => TimestepSpacing::LogSnr,
+            None if EVENLY_SPACED.contains(&class) => TimestepSpacing::Linspace,
+            None | Some("leading") => TimestepSpacing::Leading,
+            Some("trailing") => TimestepSpacing::Trailing,
+            Some("linspace") => TimestepSpacing::Linspace,
             Some(_) => return Err(config.refuse("timestep_spacing", "leading, trailing or linspace")),
         };
         let parametrisation = match config.word("prediction_type")? {
@@ -151,13 +144,17 @@ impl DiffusersScheduler {
             Some(_) => return Err(config.refuse("prediction_type", "epsilon, sample or v_prediction")),
         };
         let clips = config.truth("clip_sample", CLIPPING.contains(&class))? && !config.truth("thresholding", false)?;
+        let mut inference = InferenceTimesteps::new(spacing).with_offset(config.count("steps_offset")?.unwrap_or(0));
+        if COUNT_THE_END.contains(&class) {
+            inference = inference.counting_the_end();
+        }
+        if !config.truth("set_alpha_to_one", class != "PNDMScheduler")? {
+            inference = inference.ending_at_the_first_timestep();
+        }
         Ok(Self {
             process: config.process()?,
             parametrisation,
-            spacing,
-            counts_the_end: COUNT_THE_END.contains(&class),
-            steps_offset: config.count("steps_offset")?.unwrap_or(0),
-            ends_at_data: config.truth("set_alpha_to_one", class != "PNDMScheduler")?,
+            inference,
             clip_range: if clips { Some(config.number("clip_sample_range")?.unwrap_or(1.0)) } else { None },
         })
     }
@@ -190,32 +187,7 @@ impl DiffusersScheduler {
     /// # Errors
     /// [`ParameterError`] unless `1 <= n_steps <= N`.
     pub fn timesteps(&self, n_steps: usize) -> Result<Vec<usize>, ParameterError> {
-        let n = self.process.n_timesteps();
-        if n_steps == 0 || n_steps > n {
-            let allowed = "at least 1 and at most the number of training timesteps";
-            return Err(ParameterError::Count { name: "n_steps", given: n_steps as u64, allowed });
-        }
-        // halves go to the even neighbour, as in numpy
-        let whole = |x: f64| x.round_ties_even() as usize;
-        let down = (0..n_steps).rev();
-        Ok(match self.spacing {
-            Spacing::Leading if self.counts_the_end => {
-                down.map(|k| (k + 1) * (n / (n_steps + 1)) + self.steps_offset).collect()
-            }
-            Spacing::Leading => down.map(|k| k * (n / n_steps) + self.steps_offset).collect(),
-            Spacing::Linspace if self.counts_the_end => {
-                let gap = (n - 1) as f64 / n_steps as f64;
-                (1..=n_steps).rev().map(|k| whole(k as f64 * gap)).collect()
-            }
-            Spacing::Linspace => {
-                let gap = (n - 1) as f64 / (n_steps - 1).max(1) as f64;
-                down.map(|k| whole(k as f64 * gap)).collect()
-            }
-            Spacing::Trailing => {
-                let gap = n as f64 / n_steps as f64;
-                (0..n_steps).map(|k| whole(n as f64 - k as f64 * gap).saturating_sub(1)).collect()
-            }
-        })
+        self.process.inference_timesteps(n_steps, self.inference)
     }
 
     /// The grid of a run of `n_steps`: from each of its [`timesteps`](Self::timesteps) to the next, and from the last to the data
@@ -227,12 +199,12 @@ impl DiffusersScheduler {
     /// # Errors
     /// [`ParameterError`] unless `1 <= n_steps <= N`, or if an offset reaches beyond the table.
     pub fn grid(&self, n_steps: usize) -> Result<TimeGrid, ParameterError> {
-        let mut nodes = self.process.grid_of_timesteps(&self.timesteps(n_steps)?)?.nodes().to_vec();
-        let end = if self.ends_at_data { 0.0 } else { 1.0 };
-        if nodes.last().is_some_and(|&last| last > end) {
-            nodes.push(end);
-        }
-        TimeGrid::from_nodes(nodes)
+        self.process.inference_grid(n_steps, self.inference)
+    }
+
+    /// How the scheduler chooses its inference timesteps.
+    pub fn inference(&self) -> InferenceTimesteps {
+        self.inference
     }
 }
 

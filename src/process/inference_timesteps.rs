@@ -1,0 +1,173 @@
+//! [`InferenceTimesteps`]: which of a table's timesteps a run visits, as diffusers chooses them.
+
+use super::discrete::DiscreteVariancePreserving;
+use super::process_trait::ForwardProcess;
+use crate::error::ParameterError;
+use crate::grid::TimeGrid;
+
+/// How the timesteps of a run are spaced among the `N` training timesteps, by the names of diffusers.
+///
+/// ```text
+/// for n steps       timestep of evaluation i = 0, 1, ..., n - 1, the noisiest first
+/// Leading           (n - 1 - i) floor(N/n) + offset
+/// Trailing          round(N - i N/n) - 1
+/// Linspace          round((n - 1 - i) (N - 1)/(n - 1))
+/// Karras            noise levels by Karras's rule, rho = 7, from that of timestep N - 1 to that of timestep 0
+/// LogSnr            noise levels evenly spaced in ln sigma, over the same range
+/// ```
+/// Halves are rounded to the even neighbour.
+///
+/// [`InferenceTimesteps`] has an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum TimestepSpacing {
+    /// Multiples of `floor(N/n)` from the data's end, so the noisiest timestep is not visited.
+    Leading,
+    /// From the noisiest timestep down in steps of `N/n`.
+    Trailing,
+    /// From the noisiest timestep to the first, evenly.
+    Linspace,
+    /// `use_karras_sigmas`.
+    Karras,
+    /// `use_exponential_sigmas`, and `use_lu_lambdas`, which is the same rule.
+    LogSnr,
+}
+
+/// Which timesteps of a [`DiscreteVariancePreserving`] a run visits: the settings of a scheduler of diffusers.
+///
+/// # Source
+/// Lin et al. 2024 (arXiv 2305.08891), table 2, for the names; the documentation of diffusers 0.42.
+/// # Example
+/// ```
+/// use score_diffusion::prelude::*;
+/// use score_diffusion::process::{InferenceTimesteps, TimestepSpacing};
+/// // Stable Diffusion's table and scheduler
+/// let process = DiscreteVariancePreserving::scaled_linear(0.00085, 0.012, 1000)?;
+/// let rule = InferenceTimesteps::new(TimestepSpacing::Leading).with_offset(1).ending_at_the_first_timestep();
+/// assert_eq!(process.inference_timesteps(4, rule)?, [751, 501, 251, 1]);
+/// assert_eq!(process.inference_grid(4, rule)?.nodes(), [752.0, 502.0, 252.0, 2.0, 1.0]);
+/// # Ok::<(), ParameterError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct InferenceTimesteps {
+    spacing: TimestepSpacing,
+    #[cfg_attr(feature = "serde", serde(default))]
+    offset: usize,
+    #[cfg_attr(feature = "serde", serde(default))]
+    counts_the_end: bool,
+    #[cfg_attr(feature = "serde", serde(default))]
+    ends_at_first: bool,
+}
+
+impl InferenceTimesteps {
+    /// This spacing, without an offset, and with a last step to the data.
+    #[must_use]
+    pub fn new(spacing: TimestepSpacing) -> Self {
+        Self { spacing, offset: 0, counts_the_end: false, ends_at_first: false }
+    }
+
+    /// `steps_offset`, which counts for [`TimestepSpacing::Leading`] alone.
+    #[must_use]
+    pub fn with_offset(self, offset: usize) -> Self {
+        Self { offset, ..self }
+    }
+
+    /// Spaces one timestep more, the end of the last step, which is not visited. The multistep schedulers (DPM-Solver,
+    /// DEIS, UniPC, SA-Solver) do so with `Leading` and `Linspace`.
+    #[must_use]
+    pub fn counting_the_end(self) -> Self {
+        Self { counts_the_end: true, ..self }
+    }
+
+    /// Ends at timestep 0 (`t = 1`) instead of the data (`t = 0`): `set_alpha_to_one = false`.
+    #[must_use]
+    pub fn ending_at_the_first_timestep(self) -> Self {
+        Self { ends_at_first: true, ..self }
+    }
+
+    /// The spacing.
+    #[must_use]
+    pub fn spacing(&self) -> TimestepSpacing {
+        self.spacing
+    }
+}
+
+impl DiscreteVariancePreserving {
+    /// The timesteps at which a run of `n_steps` evaluates the network, the noisiest first.
+    ///
+    /// With `Karras` and `LogSnr` they are the nearest to the noise levels, some of them twice if `n_steps` is large. A network
+    /// that takes fractions is better served by [`inference_grid`](Self::inference_grid).
+    ///
+    /// # Errors
+    /// [`ParameterError`] unless `1 <= n_steps <= N`; with `Karras` and `LogSnr` also if there is no signal at the last timestep.
+    pub fn inference_timesteps(&self, n_steps: usize, rule: InferenceTimesteps) -> Result<Vec<usize>, ParameterError> {
+        let n = self.n_timesteps();
+        if n_steps == 0 || n_steps > n {
+            let allowed = "at least 1 and at most the number of training timesteps";
+            return Err(ParameterError::Count { name: "n_steps", given: n_steps as u64, allowed });
+        }
+        // halves go to the even neighbour, as in numpy
+        let whole = |x: f64| x.round_ties_even() as usize;
+        let down = (0..n_steps).rev();
+        Ok(match rule.spacing {
+            TimestepSpacing::Leading if rule.counts_the_end => {
+                down.map(|k| (k + 1) * (n / (n_steps + 1)) + rule.offset).collect()
+            }
+            TimestepSpacing::Leading => down.map(|k| k * (n / n_steps) + rule.offset).collect(),
+            TimestepSpacing::Linspace if rule.counts_the_end => {
+                let gap = (n - 1) as f64 / n_steps as f64;
+                (1..=n_steps).rev().map(|k| whole(k as f64 * gap)).collect()
+            }
+            TimestepSpacing::Linspace => {
+                let gap = (n - 1) as f64 / (n_steps - 1).max(1) as f64;
+                down.map(|k| whole(k as f64 * gap)).collect()
+            }
+            TimestepSpacing::Trailing => {
+                let gap = n as f64 / n_steps as f64;
+                (0..n_steps).map(|k| whole(n as f64 - k as f64 * gap).saturating_sub(1)).collect()
+            }
+            TimestepSpacing::Karras | TimestepSpacing::LogSnr => {
+                self.spaced_levels(n_steps, rule.spacing)?.nodes().iter().map(|&t| whole(self.timestep_at(t))).collect()
+            }
+        })
+    }
+
+    /// The grid of a run of `n_steps`: from each of its timesteps to the next, and from the last to the data (`t = 0`), or to
+    /// timestep 0 (`t = 1`) if the rule says so. With `Karras` and `LogSnr` the nodes have the rule's very noise levels, at
+    /// times between timesteps.
+    ///
+    /// Schedulers of DDIM's kind go from timestep `k` to `k - N/n` instead, which is another timestep than the next one where
+    /// `n` does not divide `N` and the spacing is not leading.
+    ///
+    /// # Errors
+    /// As [`inference_timesteps`](Self::inference_timesteps), or if an offset reaches beyond the table.
+    pub fn inference_grid(&self, n_steps: usize, rule: InferenceTimesteps) -> Result<TimeGrid, ParameterError> {
+        let timesteps = self.inference_timesteps(n_steps, rule)?;
+        let grid = match rule.spacing {
+            TimestepSpacing::Karras | TimestepSpacing::LogSnr => self.spaced_levels(n_steps, rule.spacing)?,
+            _ => self.grid_of_timesteps(&timesteps)?,
+        };
+        let mut nodes = grid.nodes().to_vec();
+        let end = if rule.ends_at_first { 1.0 } else { 0.0 };
+        if grid.early_stop() > end {
+            nodes.push(end);
+        }
+        TimeGrid::from_nodes(nodes)
+    }
+
+    /// `n` nodes from the last timestep to the first, spaced by their noise levels.
+    fn spaced_levels(&self, n: usize, spacing: TimestepSpacing) -> Result<TimeGrid, ParameterError> {
+        let horizon = self.n_timesteps() as f64;
+        let last = TimeGrid::single(horizon)?;
+        self.check_grid(&last)?;
+        if n == 1 || horizon == 1.0 {
+            return Ok(last);
+        }
+        match spacing {
+            TimestepSpacing::LogSnr => TimeGrid::uniform_in_log_snr(self, horizon, 1.0, n - 1),
+            _ => TimeGrid::karras(self, horizon, 1.0, n - 1, 7.0),
+        }
+    }
+}
