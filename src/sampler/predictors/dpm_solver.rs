@@ -166,7 +166,7 @@ impl<T: Real> Predictor<T> for DpmSolverPlusPlus {
         let x = Combination::from(Term::State);
         let score = staged.evaluate(site.over().from(), x.clone());
         let here = denoiser(step.from, x.clone(), score);
-        let keep = self.second_order.map(|_| here.clone()).into_iter().collect();
+        let keep = self.second_order.filter(|_| !site.is_last()).map(|_| here.clone()).into_iter().collect();
         if step.ends_clean() {
             return staged.finish(here * alpha, keep).map(Some);
         }

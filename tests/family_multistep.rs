@@ -1,0 +1,458 @@
+//! Multistep predictors, DPM-Solver++ and UniPC: identities, orders, ends, determinism; and step tables.
+
+#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
+
+use score_diffusion::chain_law::{GaussianScore, Normal};
+use score_diffusion::prelude::*;
+use score_diffusion::sampler::{Combination, DpmSolverRule, StagedStep, StepSite, Term, UniPcCorrection, UniPcScale};
+use std::sync::Arc;
+
+type Score = Box<dyn ScoreModel<Scalar = f64>>;
+type Process = Arc<dyn ForwardProcess>;
+type Rule = Box<dyn Predictor<f64>>;
+type Solver = ReverseSolver<Score, Process, Rule>;
+
+const EPS: f64 = f64::EPSILON;
+
+fn solver(process: &Process, score: Score, grid: TimeGrid, rule: impl Predictor<f64> + 'static) -> Solver {
+    let rule: Rule = Box::new(rule);
+    PredictorCorrector::under(process.clone(), score, grid).unwrap().with_predictor(rule).unwrap()
+}
+
+/// A score for samplers of which only the coefficients are looked at.
+fn any_score() -> Score {
+    Box::new(ScoreFn::per_chain(1, |_: f64, _: &[f64], out: &mut [f64]| out.fill(0.0)).unwrap())
+}
+
+fn processes() -> [Process; 4] {
+    [
+        Arc::new(OrnsteinUhlenbeck),
+        Arc::new(VariancePreserving::linear(0.1, 20.0).unwrap()),
+        Arc::new(VarianceExploding::linear()),
+        Arc::new(VarianceExploding::geometric(0.05, 20.0).unwrap()),
+    ]
+}
+
+fn ode() -> DpmSolverPlusPlus {
+    DpmSolverPlusPlus::ode()
+}
+
+fn uni_p(order: usize, scale: UniPcScale) -> UniPc {
+    UniPc::new(order).unwrap().with_scale(scale).with_correction(UniPcCorrection::Nowhere)
+}
+
+fn staged(rule: &dyn Predictor<f64>, process: &Process, grid: &TimeGrid, node: usize) -> StagedStep {
+    rule.staged_step(&StepSite::new(process, grid, node)).unwrap().unwrap()
+}
+
+/// Nodes at equal distances in lambda.
+fn uniform_in_lambda(process: &dyn ForwardProcess, horizon: f64, stop: f64, n: usize) -> TimeGrid {
+    let (from, to) = (process.log_snr(horizon), process.log_snr(stop));
+    let inner = (1..n).map(|k| process.time_at_log_snr(from + (to - from) * k as f64 / n as f64));
+    TimeGrid::from_nodes([horizon].into_iter().chain(inner).chain([stop]).collect()).unwrap()
+}
+
+/// Nodes with uneven steps, down to 0 if asked for. VP linear has its whole range in 0..1.
+fn uneven(to_zero: bool) -> TimeGrid {
+    let mut nodes = vec![0.95, 0.7, 0.6, 0.3, 0.22, 0.1, 0.04];
+    nodes.extend(to_zero.then_some(0.0));
+    TimeGrid::from_nodes(nodes).unwrap()
+}
+
+fn differ(a: &StagedStep, b: &StagedStep) -> f64 {
+    let sums = |step: &StagedStep| {
+        let points = step.stages().iter().map(|stage| stage.point.clone()).collect();
+        [vec![step.next().clone()], step.keep().to_vec(), points].concat()
+    };
+    let (a, b) = (sums(a), sums(b));
+    assert_eq!(a.len(), b.len());
+    let terms = a.iter().zip(&b).flat_map(|(a, b)| (a.clone() - b.clone()).terms().to_vec());
+    terms.map(|(_, c)| c.abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn of_first_order_it_is_ddim() {
+    for process in processes() {
+        for grid in [uneven(false), uneven(true)] {
+            for (k, over) in grid.intervals().enumerate() {
+                let (u, v) = (process.marginal(over.from()), process.marginal(over.to()));
+                // alpha_v D + sqrt(sigma_v^2 - w^2) E + w xi, with D = (x + sigma^2 s)/alpha and E = -sigma s
+                let ddim = |eta: f64| {
+                    let q = u.scale / v.scale;
+                    let w =
+                        eta * (v.variance / u.variance * (1.0 - q * q * v.variance / u.variance) * u.variance).sqrt();
+                    let held = (v.variance - w * w).max(0.0).sqrt();
+                    [v.scale / u.scale, v.scale / u.scale * u.variance - held * u.std_dev(), w]
+                };
+                let of = |rule: DpmSolverPlusPlus| {
+                    let step = staged(&rule.of_first_order(), &process, &grid, k);
+                    assert_eq!((step.nfe(), step.keep().len()), (1, 0));
+                    [Term::State, Term::Score(0), Term::Noise(0)].map(|term| step.next().of(term))
+                };
+                // each side rounds some ten times; w and `held` are roots of differences of 1 at worst, and their error
+                // in the coefficients is that of 1 - q^2 sigma_v^2/sigma_u^2 over its root
+                let lost = process.transition(over.to(), over.from()).variance / u.variance;
+                let size = u.variance.max(1.0) * v.scale / u.scale;
+                let tolerance = 16.0 * EPS * size / lost.sqrt();
+                let apart = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(apart(of(ode()), ddim(0.0)) < tolerance, "{process:?} {k}");
+                let sde = of(DpmSolverPlusPlus::sde());
+                assert!(apart(sde, ddim(1.0)) < tolerance, "{process:?} {k} {sde:?} {:?}", ddim(1.0));
+                let held = Predictor::<f64>::affine_step(&ExponentialIntegrator::DenoiserHeld, &process, over).unwrap();
+                assert!(apart(sde, [held.state, held.score, held.noise]) < tolerance, "{process:?} {k}");
+                // the twin: another eta is told apart, except where nothing but alpha_v D is left
+                if v.variance > 0.0 {
+                    assert!(apart(of(ode()), ddim(0.1)) > 1e4 * tolerance, "{process:?} {k}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dpm_solver_2m_is_uni_p_2() {
+    let mut told_apart = 0;
+    for process in processes() {
+        for grid in [uneven(false), uneven(true)] {
+            for lower in [false, true] {
+                for k in 0..grid.n_steps() {
+                    let twice = |scale| {
+                        let uni_p = uni_p(2, scale).with_lower_order_final(lower);
+                        differ(
+                            &staged(&ode().with_lower_order_final(lower), &process, &grid, k),
+                            &staged(&uni_p, &process, &grid, k),
+                        )
+                    };
+                    // the coefficients are below 20^2, the larger variance
+                    assert!(twice(UniPcScale::Bh2) < 400.0 * 16.0 * EPS, "{process:?} {k}");
+                    told_apart += usize::from(twice(UniPcScale::Bh1) > 1e-4);
+                }
+            }
+        }
+    }
+    // of 6 and 7 steps the first is of first order, so is a clean one, and so is the last if that is asked for: 5 + 5 + 4 + 5
+    // remain, under each process. The geometric one has noise at time 0 and so one more.
+    assert_eq!(told_apart, 4 * 19 + 1);
+}
+
+/// The system of the paper, solved by elimination, gives the weights of the rule. `B` counts where the paper fixes `rho = 1/2`:
+/// in steps 0 and 1 for order 3, nowhere else.
+#[test]
+fn uni_pc_solves_its_system() {
+    let process = &processes()[0];
+    let grid = uneven(false);
+    let lambda = |k: usize| 0.5 * process.log_snr(grid.node(k));
+    let factorial = |n: usize| (1..=n).map(|i| i as f64).product::<f64>();
+    for (scale, order) in [(UniPcScale::Bh1, 2), (UniPcScale::Bh2, 2), (UniPcScale::Bh1, 3), (UniPcScale::Bh2, 3)] {
+        let rule = UniPc::new(order).unwrap().with_scale(scale).with_correction(UniPcCorrection::All);
+        for k in 0..grid.n_steps() {
+            let step = staged(&rule, process, &grid, k);
+            let (p, h) = (order.min(k + 1), lambda(k + 1) - lambda(k));
+            let (q, v) = (-h, process.marginal(grid.node(k + 1)));
+            let b = if scale == UniPcScale::Bh1 { q } else { q.exp_m1() };
+            let mut f = vec![0.0, q.exp_m1() / q - 1.0];
+            (1..p).for_each(|i| f.push(f[i] / q - 1.0 / factorial(i + 1)));
+            let solve = |r: &[f64]| {
+                let n = r.len();
+                if n <= 1 {
+                    return vec![0.5; n];
+                }
+                let matrix = score_diffusion::nalgebra::DMatrix::from_fn(n, n, |i, j| r[j].powi(i as i32));
+                let right = score_diffusion::nalgebra::DVector::from_fn(n, |i, _| factorial(i + 1) * f[i + 1] / b);
+                matrix.lu().solve(&right).unwrap().as_slice().to_vec()
+            };
+            let mut r: Vec<f64> = (1..p).map(|j| (lambda(k - j) - lambda(k)) / h).collect();
+            // where the memory begins: with m_1 at the first step but one, as m_0 is kept too
+            let check = |sum: &Combination, r: &[f64], rho: &[f64], what: &str| {
+                for (j, (r, rho)) in r.iter().zip(rho).enumerate().filter(|(j, _)| *j + 1 < p) {
+                    let expected = -v.scale * b * rho / r;
+                    // f_4 is left with 1e-16/q^3 of its digits, and q is above 0.2 here
+                    let given = sum.of(Term::Memory(1 + j));
+                    assert!(
+                        (given - expected).abs() < 1e-11 * expected.abs().max(1.0),
+                        "{what} {k} {j} {given} {expected}"
+                    );
+                }
+            };
+            check(&step.stages().last().unwrap().point, &r, &solve(&r), "predictor");
+            r.push(1.0);
+            let rho = solve(&r);
+            check(step.next(), &r, &rho, "corrector");
+            // m = (x~ + sigma^2 s)/alpha, so its weight is seen in the point
+            let expected = -b * rho[p - 1];
+            assert!((step.next().of(Term::Point(step.nfe() - 1)) - expected).abs() < 1e-11, "{k}");
+        }
+    }
+    let of = |scale, k| staged(&UniPc::new(3).unwrap().with_scale(scale), process, &grid, k);
+    for k in 0..grid.n_steps() {
+        let same = differ(&of(UniPcScale::Bh1, k), &of(UniPcScale::Bh2, k)) == 0.0;
+        assert_eq!(same, k >= 2, "{k}");
+    }
+}
+
+/// Two components in one dimension: weights, means and one variance.
+const MIXTURE: ([f64; 2], [f64; 2], f64) = ([0.4, 0.6], [-1.0, 1.5], 0.15);
+
+/// The flow of the mixture in `lambda`, `dy/dlambda = D - y` for `y = x/alpha`, by the classical Runge-Kutta method: nothing
+/// of the crate's is used. The denoiser is the posterior mean.
+fn flow_of_mixture(x: f64, horizon: f64, stop: f64, n: usize) -> f64 {
+    let alpha_sigma = |lambda: f64| {
+        let snr = (2.0 * lambda).exp();
+        ((snr / (1.0 + snr)).sqrt(), (1.0 / (1.0 + snr)).sqrt())
+    };
+    let lambda = |t: f64| -t - 0.5 * (-(-2.0 * t).exp_m1()).ln();
+    let slope = |lambda: f64, y: f64| {
+        let (alpha, sigma) = alpha_sigma(lambda);
+        let (weights, means, v) = MIXTURE;
+        let variance = alpha * alpha * v + sigma * sigma;
+        let log = [0, 1].map(|i| -(alpha * y - alpha * means[i]).powi(2) / (2.0 * variance));
+        let top = log[0].max(log[1]);
+        let w = [0, 1].map(|i| weights[i] * (log[i] - top).exp());
+        let posterior = [0, 1].map(|i| means[i] + alpha * v / variance * alpha * (y - means[i]));
+        (w[0] * posterior[0] + w[1] * posterior[1]) / (w[0] + w[1]) - y
+    };
+    let (from, to) = (lambda(horizon), lambda(stop));
+    let h = (to - from) / n as f64;
+    let mut y = x / (-horizon).exp();
+    for k in 0..n {
+        let at = from + h * k as f64;
+        let k1 = slope(at, y);
+        let k2 = slope(at + 0.5 * h, y + 0.5 * h * k1);
+        let k3 = slope(at + 0.5 * h, y + 0.5 * h * k2);
+        let k4 = slope(at + h, y + h * k3);
+        y += h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4);
+    }
+    y * (-stop).exp()
+}
+
+const STARTS: [f64; 13] = [-2.5, -1.9, -1.4, -0.9, -0.5, -0.2, 0.1, 0.4, 0.7, 1.0, 1.5, 2.0, 2.6];
+const FLOW: (f64, f64) = (2.0, 0.05);
+
+/// Largest error of a solver of the flow on N steps uniform in lambda.
+fn error_on_mixture(rule: impl Predictor<f64> + 'static, n: usize, truth: &[f64]) -> f64 {
+    let (weights, means, v) = MIXTURE;
+    let law = GaussianMixture::isotropic(&weights, &means.map(|m| vec![m]), &[v, v]).unwrap();
+    let process: Process = Arc::new(OrnsteinUhlenbeck);
+    let grid = uniform_in_lambda(&process, FLOW.0, FLOW.1, n);
+    let solver = solver(&process, Box::new(ExactScore::new(law, OrnsteinUhlenbeck)), grid, rule);
+    let end = solver.sample_from(BatchView::new(&STARTS, 1).unwrap(), 0).unwrap();
+    end.batch().as_slice().iter().zip(truth).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max)
+}
+
+fn truth_on_mixture() -> Vec<f64> {
+    let [truth, coarser] = [2000, 1000].map(|n| STARTS.map(|x| flow_of_mixture(x, FLOW.0, FLOW.1, n)));
+    // of order 4: the error of the finer is a fifteenth of the difference
+    let error = truth.iter().zip(coarser).map(|(a, b)| (a - b).abs() / 15.0).fold(0.0, f64::max);
+    assert!(error < 2e-11, "{error}");
+    truth.to_vec()
+}
+
+/// Errors of mean and variance of the chain on N(1.3, 0.15), from the exact law at T = 2.5 down to 1e-3.
+fn error_on_gaussian(rule: impl Predictor<f64> + 'static, n: usize) -> (f64, f64) {
+    let process: Process = Arc::new(OrnsteinUhlenbeck);
+    let at = |t: f64| (1.3 * (-t).exp(), 0.15 * (-2.0 * t).exp() - (-2.0 * t).exp_m1());
+    let solver = solver(&process, any_score(), uniform_in_lambda(&process, 2.5, 1e-3, n), rule);
+    let data = GaussianScore::exact(Gaussian::isotropic(vec![1.3], 0.15).unwrap());
+    let start = Normal::isotropic(vec![at(2.5).0], at(2.5).1).unwrap();
+    let law = data.law_of_sampler_from(&solver, &start).unwrap();
+    (law.mean()[0] - at(1e-3).0, law.covariance()[(0, 0)] - at(1e-3).1)
+}
+
+/// An error of `C h^p (1 + O(h))` has the order `p + O(h)` between N and 2N steps, and h is 0.01 in lambda at the finest, so 0.1
+/// tells all whole orders apart; the table's rows, at N = 160 or 400, are upper bounds.
+fn is_of_order(p: f64, coarse: f64, fine: f64) -> bool {
+    ((coarse / fine).abs().log2() - p).abs() < 0.1
+}
+
+#[test]
+fn orders_on_the_flow() {
+    let truth = truth_on_mixture();
+    let uni_pc = |order, scale| UniPc::new(order).unwrap().with_scale(scale);
+    let (bh1, bh2, all) = (UniPcScale::Bh1, UniPcScale::Bh2, UniPcCorrection::All);
+    let rules: Vec<(&str, f64, Box<dyn Fn() -> Rule>)> = vec![
+        ("DPM-Solver++(1)", 1.0, Box::new(|| Box::new(ode().of_first_order()))),
+        ("DPM-Solver++(2M)", 2.0, Box::new(|| Box::new(ode()))),
+        ("DPM-Solver++(2M), Heun", 2.0, Box::new(|| Box::new(ode().of_second_order(DpmSolverRule::Heun)))),
+        ("UniP-1", 1.0, Box::new(move || Box::new(uni_p(1, bh2)))),
+        ("UniP-2, bh1", 2.0, Box::new(move || Box::new(uni_p(2, bh1)))),
+        // the first step is of first order, which leaves h^2 in the end
+        ("UniP-3", 2.0, Box::new(move || Box::new(uni_p(3, bh2)))),
+        ("UniPC-1, bh1", 2.0, Box::new(move || Box::new(uni_pc(1, bh1)))),
+        ("UniPC-1, bh2", 2.0, Box::new(move || Box::new(uni_pc(1, bh2)))),
+        ("UniPC-2, bh1", 3.0, Box::new(move || Box::new(uni_pc(2, bh1)))),
+        ("UniPC-2, bh2", 3.0, Box::new(move || Box::new(uni_pc(2, bh2)))),
+        ("UniPC-2, all corrected", 3.0, Box::new(move || Box::new(uni_pc(2, bh2).with_correction(all)))),
+        // its last step is of first order
+        ("UniPC-2, lower last", 2.0, Box::new(move || Box::new(uni_pc(2, bh2).with_lower_order_final(true)))),
+        ("UniPC-3, all corrected", 3.0, Box::new(move || Box::new(uni_pc(3, bh1).with_correction(all)))),
+    ];
+    for (name, order, rule) in rules {
+        let [coarse, fine] = [320, 640].map(|n| error_on_mixture(rule(), n, &truth));
+        assert!(is_of_order(order, coarse, fine), "{name}: {coarse:e} {fine:e}");
+        // the twin: no other whole order passes
+        assert!(!is_of_order(order + 1.0, coarse, fine) && !is_of_order(order - 1.0, coarse, fine), "{name}");
+    }
+    // the third order of UniPC-3 is its start's; before that shows, the error falls faster
+    let [coarse, fine] = [160, 320].map(|n| error_on_mixture(uni_pc(3, bh2), n, &truth));
+    let of_second = error_on_mixture(uni_pc(2, bh2), 320, &truth);
+    assert!((coarse / fine).log2() > 3.5 && fine < 0.1 * of_second, "{coarse:e} {fine:e} {of_second:e}");
+}
+
+#[test]
+fn orders_of_sdes() {
+    for eta in [0.0, 0.5, 1.0, 2.0] {
+        let of = |rule: Option<DpmSolverRule>, n: usize| {
+            let solver = ode().with_eta(eta).unwrap();
+            error_on_gaussian(rule.map_or(solver.of_first_order(), |rule| solver.of_second_order(rule)), n)
+        };
+        for (rule, order) in [(None, 1.0), (Some(DpmSolverRule::Midpoint), 2.0), (Some(DpmSolverRule::Heun), 2.0)] {
+            let [coarse, fine] = [800, 1600].map(|n| of(rule, n));
+            assert!(is_of_order(order, coarse.1, fine.1), "{eta} {rule:?} {coarse:?} {fine:?}");
+            // the mean of Gaussian data is exact; a step rounds it by a few EPS of itself, below 1.3, and may keep that
+            assert!(fine.0.abs() < 1600.0 * 8.0 * EPS, "{eta} {rule:?} {fine:?}");
+        }
+    }
+    // the figures of the literature's table at N = 400, in variance: 8.9e-6 and 1.9e-5
+    for (rule, expected) in [(DpmSolverRule::Midpoint, 8.9e-6), (DpmSolverRule::Heun, 1.9e-5)] {
+        let error = error_on_gaussian(DpmSolverPlusPlus::sde().of_second_order(rule), 400).1.abs();
+        assert!((error / expected - 1.0).abs() < 0.05, "{rule:?} {error:e}");
+    }
+}
+
+/// UniP-2 with the denoiser of one node further back than its weight says.
+#[derive(Debug)]
+struct WrongLag;
+
+impl Predictor<f64> for WrongLag {
+    fn noise_vectors(&self) -> usize {
+        0
+    }
+    fn memory_vectors(&self) -> usize {
+        2
+    }
+    fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
+        let right: StagedStep = Predictor::<f64>::staged_step(&uni_p(2, UniPcScale::Bh2), site)?.unwrap();
+        let mut step = StagedStep::begin();
+        let s = step.evaluate(site.over().from(), Term::State.into());
+        let at = site.process().marginal(site.over().from());
+        let denoiser = (Combination::from(Term::State) + s * at.variance) * (1.0 / at.scale);
+        let weight = right.next().of(Term::Memory(0));
+        let (newer, older) = (Combination::from(Term::Memory(0)), Combination::from(Term::Memory(1)));
+        let lagged = if site.node() < 2 { newer.clone() } else { older };
+        let next = right.next().clone() + (lagged - newer.clone()) * weight;
+        step.finish(next, vec![denoiser, newer]).map(Some)
+    }
+}
+
+#[test]
+fn a_wrong_lag_loses_an_order() {
+    let truth = truth_on_mixture();
+    let [coarse, fine] = [320, 640].map(|n| error_on_mixture(WrongLag, n, &truth));
+    assert!(is_of_order(1.0, coarse, fine), "{coarse:e} {fine:e}");
+}
+
+/// Six steps of 1e-12.
+fn dense() -> TimeGrid {
+    TimeGrid::from_nodes((0..7).map(|k| 0.8 - 1e-12 * f64::from(k)).collect()).unwrap()
+}
+
+/// With steps of 1e-12 all weights are those of the limit, to all digits but the square of the step. The increments of lambda
+/// are dt/sigma^2 for Ornstein-Uhlenbeck, and a rule of Adams type with equal steps would have 3/2 and -1/2, or 1/2 and 1/2.
+#[test]
+fn the_shortest_steps_keep_their_digits() {
+    let (process, grid) = (&processes()[0], dense());
+    let length = |k: usize| grid.interval(k).length() / process.marginal(grid.node(k)).variance;
+    for k in 1..5 {
+        let r = length(k - 1) / length(k);
+        let v = process.marginal(grid.node(k)).variance;
+        let close =
+            |given: f64, expected: f64| assert!((given / expected - 1.0).abs() < 1e-10, "{k} {given:e} {expected:e}");
+        for rule in [ode(), ode().of_second_order(DpmSolverRule::Heun)] {
+            let step = staged(&rule, process, &grid, k);
+            close(step.next().of(Term::Score(0)), v * length(k) * (1.0 + 0.5 / r));
+            close(step.next().of(Term::Memory(0)), -process.marginal(grid.node(k)).scale * length(k) * 0.5 / r);
+        }
+        let sde = staged(&DpmSolverPlusPlus::sde(), process, &grid, k);
+        close(sde.next().of(Term::Score(0)), 2.0 * v * length(k) * (1.0 + 0.5 / r));
+        close(sde.next().of(Term::Noise(0)), (2.0 * v * length(k)).sqrt());
+        // UniC-2 integrates the parabola through -r, 0 and 1: int_0^1 u (u + r)/(1 + r) du for the end
+        let uni_pc = staged(&UniPc::new(2).unwrap(), process, &grid, k);
+        // and int_0^1 u (u - 1)/(r (1 + r)) du for the node before
+        let end = (1.0 / 3.0 + r / 2.0) / (1.0 + r);
+        close(uni_pc.next().of(Term::Score(0)), v * length(k) * end);
+        close(
+            uni_pc.next().of(Term::Memory(1)),
+            -process.marginal(grid.node(k)).scale * length(k) / (6.0 * r * (1.0 + r)),
+        );
+    }
+}
+
+/// On data that is one point the denoiser is that point, so every rule of the family is exact at any number of steps: the
+/// differences vanish and what is held is constant. Also with one step, and down to time 0.
+#[test]
+fn a_point_is_exact() {
+    let point = GaussianScore::exact(Gaussian::isotropic(vec![1.3], 0.0).unwrap());
+    let all: Vec<Box<dyn Fn() -> Rule>> = vec![
+        Box::new(|| Box::new(ode())),
+        Box::new(|| Box::new(DpmSolverPlusPlus::sde())),
+        Box::new(|| Box::new(ode().with_eta(0.3).unwrap().of_second_order(DpmSolverRule::Heun))),
+        Box::new(|| Box::new(uni_p(3, UniPcScale::Bh1))),
+        Box::new(|| Box::new(UniPc::new(1).unwrap().with_correction(UniPcCorrection::All))),
+        Box::new(|| Box::new(UniPc::new(2).unwrap().with_scale(UniPcScale::Bh1))),
+        Box::new(|| Box::new(UniPc::new(3).unwrap().with_correction(UniPcCorrection::All))),
+        Box::new(|| Box::new(UniPc::new(3).unwrap().with_lower_order_final(true))),
+    ];
+    let grids = || {
+        let one = |to| TimeGrid::from_nodes(vec![0.8, to]).unwrap();
+        [one(0.1), one(0.0), uneven(false), uneven(true), dense()]
+    };
+    for process in processes() {
+        for (i, grid) in grids().into_iter().enumerate() {
+            for (j, rule) in all.iter().enumerate() {
+                let (from, to) = (process.marginal(grid.horizon()), process.marginal(grid.early_stop()));
+                let (steps, solver) = (grid.n_steps(), solver(&process, any_score(), grid.clone(), rule()));
+                let start = Normal::isotropic(vec![from.scale * 1.3], from.variance).unwrap();
+                let law = point.law_of_sampler_from(&solver, &start).unwrap();
+                // the sums are of terms as large as sigma_u/alpha_u at the horizon, and a step rounds a few of them; UniPC's
+                // weights of differences, which vanish up to rounding, are at most some ten here
+                let tolerance = 64.0 * EPS * steps as f64 * (1.0 + from.std_dev() / from.scale);
+                let (mean, std_dev) = (law.mean()[0], law.covariance()[(0, 0)].max(0.0).sqrt());
+                assert!((mean - to.scale * 1.3).abs() < tolerance, "{process:?} grid {i} rule {j} {mean}");
+                assert!(
+                    (std_dev - to.std_dev()).abs() < tolerance,
+                    "{process:?} grid {i} rule {j} {std_dev} {}",
+                    to.std_dev()
+                );
+            }
+        }
+    }
+    // the twin: a rule that holds the score is not exact
+    let process = &processes()[0];
+    let solver = solver(process, any_score(), uneven(false), ExponentialIntegrator::ScoreHeld);
+    let start = process.marginal(0.95);
+    let law = point
+        .law_of_sampler_from(&solver, &Normal::isotropic(vec![start.scale * 1.3], start.variance).unwrap())
+        .unwrap();
+    assert!((law.covariance()[(0, 0)].sqrt() - process.marginal(0.04).std_dev()).abs() > 1e-2);
+}
+
+#[test]
+fn evaluations_are_counted() {
+    let process: Process = Arc::new(OrnsteinUhlenbeck);
+    let rules: [(Box<dyn Fn() -> Rule>, _); 4] = [
+        (Box::new(|| Box::new(ode())), [1, 6, 1, 7]),
+        (Box::new(|| Box::new(uni_p(3, UniPcScale::Bh2))), [1, 6, 1, 7]),
+        (Box::new(|| Box::new(UniPc::new(3).unwrap())), [1, 6, 1, 7]),
+        // no correction where there is no noise
+        (Box::new(|| Box::new(UniPc::new(3).unwrap().with_correction(UniPcCorrection::All))), [2, 7, 1, 7]),
+    ];
+    for (rule, nfe) in rules {
+        let one = |to| TimeGrid::from_nodes(vec![0.8, to]).unwrap();
+        for (grid, nfe) in [one(0.1), uneven(false), one(0.0), uneven(true)].into_iter().zip(nfe) {
+            let score = ExactScore::new(Gaussian::isotropic(vec![0.5], 0.3).unwrap(), OrnsteinUhlenbeck);
+            let solver = solver(&process, Box::new(score), grid, rule());
+            assert_eq!(solver.nfe(), nfe, "{:?}", solver.predictor());
+            assert_eq!(solver.sample_seeded(3, 1).unwrap().report().evaluations.predictor, 3 * nfe);
+        }
+    }
+}
