@@ -3,8 +3,12 @@
 #![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
 use score_diffusion::chain_law::{GaussianScore, Normal};
+use score_diffusion::compose::{StepTable, StepTableError};
+use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
-use score_diffusion::sampler::{Combination, DpmSolverRule, StagedStep, StepSite, Term, UniPcCorrection, UniPcScale};
+use score_diffusion::sampler::{
+    Combination, DpmSolverRule, StagedStep, StepKind, StepSite, Term, UniPcCorrection, UniPcScale,
+};
 use std::sync::Arc;
 
 type Score = Box<dyn ScoreModel<Scalar = f64>>;
@@ -455,4 +459,335 @@ fn evaluations_are_counted() {
             assert_eq!(solver.sample_seeded(3, 1).unwrap().report().evaluations.predictor, 3 * nfe);
         }
     }
+}
+
+/// The ends of runs in bits, whole and in pieces: tiles of 3 chains, two ranges of chains, and a pause after each step that
+/// goes through JSON.
+fn check_bits<T: Real>(
+    score: Box<dyn ScoreModel<Scalar = T>>,
+    rule: Box<dyn Predictor<T>>,
+    resume: impl Fn(Run<T>) -> Run<T>,
+) -> Batch<T> {
+    let sampler =
+        PredictorCorrector::under(OrnsteinUhlenbeck, score, uneven(true)).unwrap().with_predictor(rule).unwrap();
+    let whole = sampler.sample_seeded(10, 7).unwrap().into_batch();
+    let mut run = sampler.start(0..10, 7).unwrap();
+    while sampler.advance(&mut run, 1).unwrap() == 1 {
+        run = resume(run);
+    }
+    assert_eq!(sampler.finish(run).unwrap().batch(), &whole);
+    let late = sampler.sample_chains(4..10, 7).unwrap();
+    assert_eq!(late.batch().columns(0, 6), whole.columns(4, 6));
+    let tiled = sampler.with_tile(3).unwrap();
+    assert_eq!(tiled.sample_seeded(10, 7).unwrap().batch(), &whole);
+    whole
+}
+
+#[test]
+fn bits_do_not_depend_on_tiles_and_pauses() {
+    let law =
+        || GaussianMixture::isotropic(&[0.4, 0.6], &[vec![-1.0, 0.0, 0.5], vec![1.5, 0.3, 0.0]], &[0.2, 0.1]).unwrap();
+    #[cfg(feature = "serde")]
+    fn resume<T: Real + serde::Serialize + serde::de::DeserializeOwned>(run: Run<T>) -> Run<T> {
+        serde_json::from_str(&serde_json::to_string(&run).unwrap()).unwrap()
+    }
+    #[cfg(not(feature = "serde"))]
+    fn resume<T: Real>(run: Run<T>) -> Run<T> {
+        run
+    }
+    let rules: [Box<dyn Fn() -> Rule>; 2] =
+        [Box::new(|| Box::new(UniPc::new(3).unwrap())), Box::new(|| Box::new(DpmSolverPlusPlus::sde()))];
+    for rule in rules {
+        let score = || Box::new(ExactScore::new(law(), OrnsteinUhlenbeck)) as Score;
+        let bits = check_bits(score(), rule(), resume);
+        // the twin: another seed, other bits
+        let other = solver(&(Arc::new(OrnsteinUhlenbeck) as Process), score(), uneven(true), rule());
+        assert_ne!(other.sample_seeded(10, 8).unwrap().batch(), &bits);
+    }
+}
+
+/// On N(0, I) the score is -x, and the flow leaves a chain where it is, so that f32 follows f64 by its own rounding: some ten
+/// terms in each of 7 steps, with coefficients that the table of the sampler gives.
+#[test]
+fn single_precision_follows() {
+    fn ends<T: Real>(score: Box<dyn ScoreModel<Scalar = T>>, rule: Box<dyn Predictor<T>>) -> (Vec<f64>, f64) {
+        let process: Process = Arc::new(OrnsteinUhlenbeck);
+        let sampler = PredictorCorrector::under(process, score, uneven(true)).unwrap().with_predictor(rule).unwrap();
+        let steps = (0..7).map(|k| sampler.staged_step(k).unwrap());
+        let size = |sum: &Combination| sum.terms().iter().map(|term| term.1.abs()).sum::<f64>();
+        let sizes = steps.map(|step| step.keep().iter().chain([step.next()]).map(size).fold(1.0, f64::max));
+        let sizes = sizes.sum();
+        (sampler.sample_seeded(10, 7).unwrap().batch().iter().map(|x| x.as_f64()).collect(), sizes)
+    }
+    let rule = UniPc::new(3).unwrap();
+    let minus = ScoreFn::per_chain(3, |_, x: &[f64], s: &mut [f64]| s.iter_mut().zip(x).for_each(|(s, x)| *s = -x));
+    let (double, sizes) = ends::<f64>(Box::new(minus.unwrap()), Box::new(rule));
+    let minus = ScoreFn::per_chain(3, |_, x: &[f32], s: &mut [f32]| s.iter_mut().zip(x).for_each(|(s, x)| *s = -x));
+    let (single, _) = ends::<f32>(Box::new(minus.unwrap()), Box::new(rule));
+    // states are below 4; what a step rounds may be weighed by later steps as its terms are
+    let tolerance = 4.0 * 10.0 * sizes * f64::from(f32::EPSILON);
+    let apart = double.iter().zip(&single).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(apart > 0.0 && apart < tolerance && tolerance < 1e-2, "{apart:e} {tolerance:e}");
+}
+
+#[test]
+fn what_is_refused() {
+    for order in [0, 4, usize::MAX] {
+        let refused = UniPc::new(order).unwrap_err().to_string();
+        assert_eq!(refused, format!("order is {order}, but it must be 1, 2 or 3"));
+    }
+    for eta in [-0.1, f64::NAN, f64::INFINITY] {
+        let refused = ode().with_eta(eta).unwrap_err().to_string();
+        assert_eq!(refused, format!("eta is {eta:?}, but it must be finite and not negative"));
+    }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn rules_go_through_json() {
+    let rules = [
+        ode(),
+        DpmSolverPlusPlus::sde().of_second_order(DpmSolverRule::Heun),
+        ode().of_first_order().with_lower_order_final(true),
+    ];
+    for rule in rules {
+        assert_eq!(serde_json::from_str::<DpmSolverPlusPlus>(&serde_json::to_string(&rule).unwrap()).unwrap(), rule);
+    }
+    for rule in [UniPc::new(3).unwrap(), uni_p(1, UniPcScale::Bh1).with_lower_order_final(true)] {
+        assert_eq!(serde_json::from_str::<UniPc>(&serde_json::to_string(&rule).unwrap()).unwrap(), rule);
+    }
+    assert_eq!(serde_json::from_str::<UniPc>(r#"{"order": 2}"#).unwrap(), UniPc::new(2).unwrap());
+    assert!(serde_json::from_str::<UniPc>(r#"{"order": 4}"#).is_err());
+    assert!(serde_json::from_str::<DpmSolverPlusPlus>(r#"{"second_order": null, "eta": -1.0}"#).is_err());
+}
+
+/// Heun's method for `dy/dsigma = (y - D)/sigma`, with `y = x/alpha` and `sigma` the ratio: two evaluations, one at the end.
+#[derive(Debug)]
+struct HeunInSigma;
+
+impl Predictor<f64> for HeunInSigma {
+    fn noise_vectors(&self) -> usize {
+        0
+    }
+    fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
+        let (over, at) = (site.over(), |t| site.process().marginal(t));
+        let (u, v) = (at(over.from()), at(over.to()));
+        let h = v.std_dev() / v.scale - u.std_dev() / u.scale;
+        let mut step = StagedStep::begin();
+        let x = Combination::from(Term::State);
+        // (y - D)/sigma is the noise prediction
+        let slope = step.evaluate(over.from(), x.clone()) * -u.std_dev();
+        let euler = (x.clone() * (1.0 / u.scale) + slope.clone() * h) * v.scale;
+        if v.variance == 0.0 {
+            return step.finish(euler, vec![]).map(Some);
+        }
+        let slope = slope + step.evaluate(over.to(), euler) * -v.std_dev();
+        step.finish((x * (1.0 / u.scale) + slope * (0.5 * h)) * v.scale, vec![]).map(Some)
+    }
+}
+
+/// The samplers that have tables, by name.
+#[cfg(feature = "serde")]
+fn tabulated() -> Vec<(String, Rule, bool)> {
+    let mut all: Vec<(String, Rule, bool)> = Vec::new();
+    let eta = || ode().with_eta(0.5).unwrap();
+    for to_zero in [false, true] {
+        let mut add = |name: &str, rule: Rule| {
+            all.push((format!("{name}{}", if to_zero { "_to_zero" } else { "" }), rule, to_zero));
+        };
+        add("euler_maruyama", Box::new(EulerMaruyama));
+        add("score_held", Box::new(ExponentialIntegrator::ScoreHeld));
+        add("scaled_score_held", Box::new(ExponentialIntegrator::ScaledScoreHeld));
+        add("denoiser_held", Box::new(ExponentialIntegrator::DenoiserHeld));
+        add("probability_flow", Box::new(ProbabilityFlow));
+        add("heun", Box::new(HeunInSigma));
+        add("dpm_solver_ode_1", Box::new(ode().of_first_order()));
+        add("dpm_solver_sde_1", Box::new(DpmSolverPlusPlus::sde().of_first_order()));
+        for (name, rule) in [("midpoint", DpmSolverRule::Midpoint), ("heun", DpmSolverRule::Heun)] {
+            add(&format!("dpm_solver_ode_{name}"), Box::new(ode().of_second_order(rule)));
+            add(&format!("dpm_solver_sde_{name}"), Box::new(DpmSolverPlusPlus::sde().of_second_order(rule)));
+            add(&format!("dpm_solver_eta_{name}"), Box::new(eta().of_second_order(rule)));
+        }
+        for order in 1..=3 {
+            for (name, scale) in [("bh1", UniPcScale::Bh1), ("bh2", UniPcScale::Bh2)] {
+                // to 0 with falling orders, the only way that diffusers goes there
+                let rule = UniPc::new(order).unwrap().with_scale(scale).with_lower_order_final(to_zero);
+                add(&format!("uni_pc_{order}_{name}"), Box::new(rule));
+            }
+        }
+        add("uni_pc_3_all", Box::new(UniPc::new(3).unwrap().with_correction(UniPcCorrection::All)));
+        add("uni_p_3_bh2", Box::new(uni_p(3, UniPcScale::Bh2)));
+    }
+    all.push(("dpm_solver_ode_midpoint_lower".into(), Box::new(ode().with_lower_order_final(true)), false));
+    for order in [2, 3] {
+        let rule = UniPc::new(order).unwrap().with_lower_order_final(true);
+        all.push((format!("uni_pc_{order}_bh2_lower"), Box::new(rule), false));
+    }
+    all
+}
+
+/// Vectors in the plane, by formula: fractional parts of multiples of a root, from -2 to 2.
+fn vectors(n: usize, root: f64) -> Vec<Vec<f64>> {
+    let number = |k: usize| 4.0 * ((k + 1) as f64 * root.sqrt()).fract() - 2.0;
+    (0..n).map(|k| vec![number(2 * k), number(2 * k + 1)]).collect()
+}
+
+fn table_of(rule: Rule, to_zero: bool) -> (Solver, StepTable) {
+    let process: Process = Arc::new(OrnsteinUhlenbeck);
+    let solver = solver(&process, any_score(), uneven(to_zero), rule);
+    let (outputs, noise) = StepTable::inputs_of(&solver).unwrap();
+    let (start, noise) = ([0.8, -1.7], vectors(noise, 3.0));
+    let table = StepTable::new(&solver, &start, Parametrisation::Noise, &vectors(outputs, 2.0), &noise).unwrap();
+    (solver, table)
+}
+
+#[cfg(feature = "serde")]
+const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/steps/tables.json");
+
+/// Writes the tables anew: a change in them is a change of a sampler's values.
+#[cfg(feature = "serde")]
+#[test]
+#[ignore = "writes the reference file"]
+fn write_step_tables() {
+    let one = |(name, rule, to_zero): (String, Rule, bool)| {
+        format!("{name:?}: {}", serde_json::to_string(&table_of(rule, to_zero).1).unwrap())
+    };
+    let all: Vec<String> = tabulated().into_iter().map(one).collect();
+    std::fs::write(TABLES, format!("{{\n{}\n}}\n", all.join(",\n"))).unwrap();
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn step_tables_are_those_committed() {
+    let committed: std::collections::BTreeMap<String, StepTable> =
+        serde_json::from_str(&std::fs::read_to_string(TABLES).unwrap()).unwrap();
+    for (name, rule, to_zero) in tabulated() {
+        assert!(committed[&name] == table_of(rule, to_zero).1, "{name}");
+    }
+}
+
+/// What a stranger does with a table: nothing but its numbers, and the meaning of the words in it.
+#[cfg(feature = "serde")]
+#[test]
+fn a_table_is_all_that_is_needed() {
+    use serde_json::Value;
+    let numbers = |v: &Value| -> Vec<f64> { v.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
+    let mut checked = 0;
+    for (name, rule, to_zero) in tabulated() {
+        let table = serde_json::to_value(table_of(rule, to_zero).1).unwrap();
+        let (mut state, mut memory) = (numbers(&table["start"]), vec![vec![0.0; 2]; 4]);
+        for row in table["rows"].as_array().unwrap() {
+            let (mut points, mut scores) = (Vec::new(), Vec::new());
+            let sum = |terms: &Value, state: &[f64], memory: &[Vec<f64>], points: &[Vec<f64>], scores: &[Vec<f64>]| {
+                let mut total = [0.0; 2];
+                for term in terms["terms"].as_array().unwrap() {
+                    let index = |word: &str| term[0][word].as_u64().map(|i| i as usize);
+                    let vector = if let Some(i) = index("Score") {
+                        scores[i].clone()
+                    } else if let Some(i) = index("Point") {
+                        points[i].clone()
+                    } else if let Some(i) = index("Memory") {
+                        memory[i].clone()
+                    } else if let Some(i) = index("Noise") {
+                        numbers(&row["noise"][i])
+                    } else {
+                        assert_eq!(term[0], "State");
+                        state.to_vec()
+                    };
+                    total.iter_mut().zip(vector).for_each(|(total, v)| *total += term[1].as_f64().unwrap() * v);
+                }
+                total.to_vec()
+            };
+            for (stage, evaluation) in
+                row["stages"].as_array().unwrap().iter().zip(row["evaluations"].as_array().unwrap())
+            {
+                assert_eq!(stage["time"], evaluation["at"]["time"]);
+                let point = sum(&stage["point"], &state, &memory, &points, &scores);
+                assert_eq!(point, numbers(&evaluation["point"]), "{name}");
+                // the noise prediction is -sigma s
+                let sigma = evaluation["at"]["sigma"].as_f64().unwrap();
+                let score: Vec<f64> = numbers(&evaluation["output"]).iter().map(|e| -e / sigma).collect();
+                for (s, given) in score.iter().zip(numbers(&evaluation["score"])) {
+                    assert!((s / given - 1.0).abs() < 4.0 * EPS, "{name}");
+                }
+                points.push(point);
+                scores.push(numbers(&evaluation["score"]));
+            }
+            let keep: Vec<_> =
+                row["keep"].as_array().unwrap().iter().map(|k| sum(k, &state, &memory, &points, &scores)).collect();
+            state = sum(&row["next"], &state, &memory, &points, &scores);
+            assert_eq!(state, numbers(&row["state"]), "{name}");
+            memory.iter_mut().zip(keep).for_each(|(memory, kept)| *memory = kept);
+            checked += 1;
+        }
+    }
+    assert!(checked > 300, "{checked}");
+}
+
+/// A run with the table's outputs and the noise of its own address gives the table's states.
+#[test]
+fn a_run_is_its_table() {
+    let process: Process = Arc::new(OrnsteinUhlenbeck);
+    let rules: [Box<dyn Fn() -> Rule>; 4] = [
+        Box::new(|| Box::new(UniPc::new(3).unwrap())),
+        Box::new(|| Box::new(DpmSolverPlusPlus::sde())),
+        Box::new(|| Box::new(uni_p(2, UniPcScale::Bh1))),
+        Box::new(|| Box::new(ExponentialIntegrator::ScoreHeld)),
+    ];
+    for rule in rules {
+        // these rules ask the model once at each node, in order
+        let (nodes, outputs) = (uneven(true).nodes().to_vec(), vectors(7, 2.0));
+        let score = ScoreFn::per_chain(2, move |t: f64, _: &[f64], out: &mut [f64]| {
+            let node = nodes.iter().position(|&node| node == t).unwrap();
+            let sigma = OrnsteinUhlenbeck.marginal(t).std_dev();
+            out.iter_mut().zip(&outputs[node]).for_each(|(out, e)| *out = -e / sigma);
+        });
+        let sampler = solver(&process, Box::new(score.unwrap()), uneven(true), rule());
+        let (n_outputs, n_noise) = StepTable::inputs_of(&sampler).unwrap();
+        let stream = Stream { phase: Phase::Predictor, node: 0 };
+        let mut noise = vec![vec![0.0; 2]; n_noise];
+        for (k, noise) in noise.iter_mut().enumerate() {
+            NoiseField::new(7).fill(stream, 0, 2 * k as u64, 2, noise).unwrap();
+        }
+        let outputs = vectors(n_outputs, 2.0);
+        let table = StepTable::new(&sampler, &[0.8, -1.7], Parametrisation::Noise, &outputs, &noise).unwrap();
+        let end = sampler.sample_from(BatchView::new(&[0.8, -1.7], 2).unwrap(), 7).unwrap();
+        for (a, b) in end.batch().iter().zip(&table.rows.last().unwrap().state) {
+            // 7 steps of up to 10 products of size up to 40
+            assert!((a - b).abs() < 7.0 * 10.0 * 40.0 * EPS, "{:?} {a} {b}", sampler.predictor());
+        }
+    }
+}
+
+#[test]
+fn tables_that_there_are_not() {
+    let (sampler, _) = table_of(Box::new(DpmSolverPlusPlus::sde()), false);
+    let (outputs, noise) = (vectors(6, 2.0), vectors(6, 3.0));
+    let refused = |start: &[f64], outputs: &[Vec<f64>], noise: &[Vec<f64>]| {
+        StepTable::new(&sampler, start, Parametrisation::Noise, outputs, noise).unwrap_err().to_string()
+    };
+    let start = [0.0, 0.0];
+    assert!(StepTable::new(&sampler, &start, Parametrisation::Noise, &outputs, &noise).is_ok());
+    assert_eq!(
+        refused(&start, &outputs, &noise[1..]),
+        "the list of the noise has 5 vectors where 6 vectors was expected"
+    );
+    assert_eq!(
+        refused(&[0.0], &outputs, &noise),
+        "a model's output has 2 coordinates where 1 coordinates was expected"
+    );
+    assert_eq!(refused(&[], &outputs, &noise), "start is 0, but it must be at least 1");
+    assert_eq!(refused(&[0.0, f64::NAN], &outputs, &noise), "start[1] is NaN, but it must be finite");
+    assert_eq!(
+        refused(&[f64::MAX; 2], &vec![vec![f64::MAX; 2]; 6], &noise),
+        "step 0 gives a number that is not finite"
+    );
+    /// A rule that is only code.
+    #[derive(Debug)]
+    struct Code;
+    impl Predictor<f64> for Code {}
+    let process: Process = Arc::new(OrnsteinUhlenbeck);
+    let sampler = solver(&process, any_score(), uneven(false), Code);
+    let refused = StepTable::inputs_of(&sampler).unwrap_err();
+    assert_eq!(refused, StepTableError::NoCoefficients { step: 0, kind: StepKind::Predictor, node: 0 });
 }
