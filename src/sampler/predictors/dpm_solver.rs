@@ -2,12 +2,15 @@
 
 use super::lambda_step::{LambdaStep, denoiser, phi};
 use crate::error::ParameterError;
+use crate::grid::Interval;
 use crate::math::portable::{exp, exp_m1};
+use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::combination::{Combination, Term};
 use crate::sampler::predictor::Predictor;
 use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
+use crate::sampler::step::AffineStep;
 
 /// DPM-Solver++ and SDE-DPM-Solver++, of first and second order, with any stochasticity between and beyond.
 ///
@@ -62,7 +65,7 @@ use crate::sampler::staged::StagedStep;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "portable_form::Form", into = "portable_form::Form"))]
 pub struct DpmSolverPlusPlus {
-    /// `None` for the first order.
+    /// `None` for the first order, whose steps are affine.
     second_order: Option<DpmSolverRule>,
     eta: f64,
     lower_order_final: bool,
@@ -144,6 +147,15 @@ impl DpmSolverPlusPlus {
     }
 }
 
+impl DpmSolverPlusPlus {
+    /// `sigma_v sqrt(1 - e^(-2 eta h))`
+    fn noise_over(&self, step: LambdaStep) -> f64 {
+        // 0 times an infinite length would be NaN
+        let decayed = if step.ends_clean() { 0.0 } else { -exp_m1(-2.0 * self.eta * step.length) };
+        (step.to.variance * decayed).sqrt()
+    }
+}
+
 impl Default for DpmSolverPlusPlus {
     fn default() -> Self {
         Self::ode()
@@ -159,6 +171,18 @@ impl<T: Real> Predictor<T> for DpmSolverPlusPlus {
         usize::from(self.second_order.is_some())
     }
 
+    /// The first order: one score, one noise. As `x/alpha` is what the denoiser leaves of the state, its coefficient is
+    /// `alpha_v/alpha_t` for every `eta`.
+    fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
+        if self.second_order.is_some() {
+            return None;
+        }
+        let step = LambdaStep::over(process, over);
+        let growth = 1.0 / process.transition(over.to(), over.from()).scale;
+        let learned = -exp_m1(-(1.0 + self.eta) * step.length);
+        Some(AffineStep { state: growth, score: growth * step.from.variance * learned, noise: self.noise_over(step) })
+    }
+
     fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
         let step = LambdaStep::over(site.process(), site.over());
         let (h, alpha) = (step.length, step.to.scale);
@@ -166,12 +190,12 @@ impl<T: Real> Predictor<T> for DpmSolverPlusPlus {
         let x = Combination::from(Term::State);
         let score = staged.evaluate(site.over().from(), x.clone());
         let here = denoiser(step.from, x.clone(), score);
-        let keep = self.second_order.filter(|_| !site.is_last()).map(|_| here.clone()).into_iter().collect();
+        let keep = if site.is_last() { vec![] } else { vec![here.clone()] };
         if step.ends_clean() {
             return staged.finish(here * alpha, keep).map(Some);
         }
         let z = (1.0 + self.eta) * h;
-        let noise = Combination::from(Term::Noise(0)) * (step.to.variance * -exp_m1(-2.0 * self.eta * h)).sqrt();
+        let noise = Combination::from(Term::Noise(0)) * self.noise_over(step);
         let mut next = x * (step.narrowing() * exp(-self.eta * h)) + here.clone() * (-alpha * exp_m1(-z)) + noise;
         let first_order = self.lower_order_final && site.is_last();
         if let (Some(rule), Some(before), false) = (self.second_order, site.before(), first_order) {

@@ -33,7 +33,8 @@ use crate::sampler::staged::StagedStep;
 /// (`sigma_v = 0`) gives `alpha_v m_0`.
 ///
 /// The rule carries a denoiser from one step to the next. A corrector that moves the chains between two steps makes it
-/// stale; one that works at the horizon does not.
+/// stale; one that works at the horizon does not. Nodes that nearly coincide beside long steps are no good to it: the
+/// polynomial through their denoisers multiplies rounding by the ratio of the steps.
 ///
 /// # Other libraries
 /// `UniPCMultistepScheduler` of diffusers is this rule with `solver_order`, and `solver_type` `bh1` or `bh2`; it corrects at the

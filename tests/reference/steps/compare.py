@@ -16,7 +16,7 @@ y = x/alpha, so their states are multiplied by alpha.
 
 Deliberate differences, none of which is in the pairs below:
 - The last step to sigma = 0 is of first order here, always. diffusers does the same by default; with
-  lower_order_final=False its UniPC gives NaN there.
+  lower_order_final=False its UniPC of order 2 gives infinity there, and that of order 3 stops with an exception.
 - No pair uses diffusers' defaults lower_order_final=True without saying so ("_lower"): ours is false, as a last step of
   first order has an error of order h^2 of its own.
 - UniPC here corrects a step at its own end, diffusers at the beginning of its next call. It is the same state: what diffusers
