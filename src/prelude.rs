@@ -19,6 +19,7 @@ pub use crate::sampler::{
     AffineStep, Corrector, EulerMaruyama, ExponentialIntegrator, NoCorrector, NoPredictor, OuSplit, Outcome, Predictor,
     ProbabilityFlow, Report, SampleError, Sampler, Samples, StepContext, UnadjustedLangevin,
 };
+pub use crate::sampler::{DpmSolverPlusPlus, UniPc};
 pub use crate::score::{
     Activation, Counted, Dense, ExactScore, Mlp, Parametrisation, PerturbedScore, ProjectedScore, Reparametrised,
     ScoreFn, ScoreModel, TimeFeatures,

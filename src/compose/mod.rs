@@ -13,6 +13,7 @@ mod prepared;
 mod program;
 mod run;
 mod schedule;
+mod step_table;
 mod tiles;
 
 pub use observer::{Observer, Progress, Trajectory};
@@ -21,3 +22,4 @@ pub use predictor_corrector::{LangevinSampler, PredictorCorrector, ReverseSolver
 pub use program::PlannedStep;
 pub use run::Run;
 pub use schedule::Schedule;
+pub use step_table::{StepRow, StepTable, StepTableError, TableEvaluation, TableNode};

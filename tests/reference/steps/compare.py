@@ -1,0 +1,301 @@
+"""Compares this crate's step tables with the solvers of diffusers and k-diffusion, fed the same model outputs and noise.
+
+    pip install diffusers==0.42.1 torch torchvision torchsde torchdiffeq scipy tqdm
+    pip install --no-deps k-diffusion==0.1.1.post1
+    python tests/reference/steps/compare.py
+
+The tables, tables.json beside this file, are written by the crate's own test `write_step_tables`. A table that is not there is
+skipped, and so is a library that is not installed. The exit status is 1 if a pair differs by more than TOLERANCE.
+
+Both libraries compute in the precision of their tensors, except for a few casts to float32. The column "float64" has these
+casts replaced by float64, so that it compares formulas; the column "as shipped" leaves them, and shows what they cost.
+
+Coordinates. diffusers' variance-preserving schedulers hold x with alpha^2 + sigma^2 = 1, as the Ornstein-Uhlenbeck process
+does, and are given sigma/alpha as their "sigmas". k-diffusion and the Euler and Heun schedulers of diffusers hold
+y = x/alpha, so their states are multiplied by alpha.
+
+Deliberate differences, none of which is in the pairs below:
+- The last step to sigma = 0 is of first order here, always. diffusers does the same by default; with
+  lower_order_final=False its UniPC of order 2 gives infinity there, and that of order 3 stops with an exception.
+- No pair uses diffusers' defaults lower_order_final=True without saying so ("_lower"): ours is false, as a last step of
+  first order has an error of order h^2 of its own.
+- UniPC here corrects a step at its own end, diffusers at the beginning of its next call. It is the same state: what diffusers
+  returns is compared with the point of our evaluation, its `last_sample` with our state.
+- k-diffusion draws noise for a churn of 0 and throws it away, which shifts its stream; here no noise is drawn that is not used.
+- diffusers' clip_sample and thresholding change the model's outputs; they are off.
+"""
+
+import contextlib
+import importlib.util
+import inspect
+import json
+import pathlib
+import sys
+import types
+
+import torch
+
+TABLES = json.loads((pathlib.Path(__file__).parent / "tables.json").read_text())
+
+# Largest difference of two states that is taken for rounding. States and outputs are of size 1 to 4, a table has up to 9
+# steps, and a step adds up to about 10 products with coefficients up to 10: 9 * 10 * 40 * 1.1e-16 = 4e-13.
+TOLERANCE = 4e-13
+
+
+class Table:
+    """A table as tensors of one precision."""
+
+    def __init__(self, name, dtype):
+        table = TABLES[name]
+        assert table["parametrisation"] == "Noise"
+        tensor = lambda values: torch.tensor(values, dtype=torch.float64).to(dtype)
+        self.dtype, self.rows = dtype, table["rows"]
+        self.start = tensor([table["start"]])
+        self.alpha = torch.tensor([node["alpha"] for node in table["nodes"]], dtype=torch.float64)
+        self.sigma = torch.tensor([node["sigma"] for node in table["nodes"]], dtype=torch.float64)
+        self.steps = len(self.rows)
+        self.outputs = [tensor([e["output"]]) for row in self.rows for e in row["evaluations"]]
+        self.points = [tensor([e["point"]]) for row in self.rows for e in row["evaluations"]]
+        self.states = [tensor([row["state"]]) for row in self.rows]
+        self.noise = [tensor([row["noise"][0] if row["noise"] else [0.0] * len(table["start"])]) for row in self.rows]
+
+    def levels(self):
+        """sigma/alpha at the nodes."""
+        return (self.sigma / self.alpha).to(self.dtype)
+
+
+class Torch64:
+    """torch, with float64 in the place of float32."""
+
+    float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+@contextlib.contextmanager
+def precision(scheduler, dtype):
+    """Runs a scheduler's module in float64, or as it is shipped."""
+    module = sys.modules[type(scheduler).__module__]
+    before, default = module.torch, torch.get_default_dtype()
+    if dtype == torch.float64:
+        module.torch = Torch64()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        module.torch = before
+        torch.set_default_dtype(default)
+
+
+def prepared(scheduler, table, levels):
+    """A scheduler that walks over the table's nodes."""
+    n = len(levels) - 1
+    scheduler.set_timesteps(n)
+    scheduler.sigmas = levels
+    scheduler.timesteps = torch.arange(n - 1, -1, -1).double()
+    scheduler.num_inference_steps = n
+    scheduler.set_begin_index(0)
+    return scheduler
+
+
+def furthest(pairs):
+    return max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
+
+
+def diffusers_multistep(table, scheduler):
+    """DPMSolverMultistepScheduler."""
+    scheduler = prepared(scheduler, table, table.levels())
+    x, theirs = table.start, []
+    for t, output, noise in zip(scheduler.timesteps, table.outputs, table.noise):
+        x = scheduler.step(output, t, x, variance_noise=noise).prev_sample
+        theirs.append(x)
+    return furthest(zip(theirs, table.states))
+
+
+def diffusers_unipc(table, scheduler):
+    """UniPCMultistepScheduler: what it returns is our next point, what it then corrects is our state."""
+    scheduler = prepared(scheduler, table, table.levels())
+    x, points, states = table.start, [], []
+    for t, output in zip(scheduler.timesteps, table.outputs):
+        points.append(x)
+        x = scheduler.step(output, t, x).prev_sample
+        states.append(scheduler.last_sample)
+    states = states[1:] + [x]
+    return max(furthest(zip(points, table.points)), furthest(zip(states, table.states)))
+
+
+def diffusers_ddim(table, scheduler, eta):
+    """DDIMScheduler: timestep k is node N - 1 - k."""
+    n = table.steps
+    scheduler.set_timesteps(n)
+    scheduler.alphas_cumprod = (table.alpha**2).flip(0)[1:].to(table.dtype)
+    scheduler.final_alpha_cumprod = (table.alpha**2)[-1].to(table.dtype)
+    x, theirs = table.start, []
+    for k, (output, noise) in enumerate(zip(table.outputs, table.noise)):
+        x = scheduler.step(output, n - 1 - k, x, eta=eta, variance_noise=noise if eta > 0 else None).prev_sample
+        theirs.append(x)
+    return furthest(zip(theirs, table.states))
+
+
+def diffusers_heun(table, scheduler):
+    """HeunDiscreteScheduler, in y = x/alpha: every level but the first and the last is there twice."""
+    levels = table.levels()
+    levels = torch.cat([levels[:1], levels[1:-1].repeat_interleave(2), levels[-1:]])
+    scheduler = prepared(scheduler, table, levels)
+    y, theirs = table.start / table.alpha[0].to(table.dtype), []
+    for t, output in zip(scheduler.timesteps, table.outputs):
+        y = scheduler.step(output, t, y).prev_sample
+        if scheduler.state_in_first_order:
+            theirs.append(y)
+    return furthest((y * alpha, ours) for y, alpha, ours in zip(theirs, table.alpha[1:], table.states))
+
+
+def diffusers_euler_ancestral(table, scheduler):
+    """EulerAncestralDiscreteScheduler, in y = x/alpha. Its noise is drawn inside, by a function that is replaced here."""
+    module = sys.modules[type(scheduler).__module__]
+    drawn, noise = module.randn_tensor, iter(table.noise)
+    module.randn_tensor = lambda *_, **__: next(noise)
+    scheduler = prepared(scheduler, table, table.levels())
+    scheduler.is_scale_input_called = True
+    try:
+        y, theirs = table.start / table.alpha[0].to(table.dtype), []
+        for t, output in zip(scheduler.timesteps, table.outputs):
+            y = scheduler.step(output, t, y).prev_sample
+            theirs.append(y)
+    finally:
+        module.randn_tensor = drawn
+    return furthest((y * alpha, ours) for y, alpha, ours in zip(theirs, table.alpha[1:], table.states))
+
+
+def k_diffusion(table, sample, **options):
+    """A function of k-diffusion, in y = x/alpha."""
+    outputs, noise, starts = iter(table.outputs), iter(table.noise), []
+    model = lambda y, level: y - level[:, None] * next(outputs)
+    y = table.start / table.alpha[0].to(table.dtype)
+    last = sample(model, y, table.levels(), callback=lambda at: starts.append(at["x"]), disable=True, **options)
+    theirs = starts[1:] + [last]
+    return furthest((y * alpha, ours) for y, alpha, ours in zip(theirs, table.alpha[1:], table.states))
+
+
+def takes_noise(sample):
+    return "noise_sampler" in inspect.signature(sample).parameters
+
+
+def pairs_of_diffusers():
+    """Table, the other's name, and how it is run."""
+    import diffusers
+
+    zero = lambda name: "zero" if name.endswith("to_zero") else "sigma_min"
+
+    def dpm(name, order, algorithm, rule, lower=False):
+        run = lambda: diffusers.DPMSolverMultistepScheduler(
+            solver_order=order,
+            algorithm_type=algorithm,
+            solver_type=rule,
+            lower_order_final=lower,
+            final_sigmas_type=zero(name),
+        )
+        return name, f"DPMSolverMultistep {algorithm} {order} {rule}", run, diffusers_multistep, {}
+
+    def unipc(name, order, solver):
+        lower = "lower" in name or zero(name) == "zero"
+        run = lambda: diffusers.UniPCMultistepScheduler(
+            solver_order=order, solver_type=solver, lower_order_final=lower, final_sigmas_type=zero(name)
+        )
+        return name, f"UniPCMultistep {order} {solver}", run, diffusers_unipc, {}
+
+    def ddim(name, eta):
+        run = lambda: diffusers.DDIMScheduler(num_train_timesteps=len(TABLES[name]["rows"]), clip_sample=False)
+        return name, f"DDIM eta {eta}", run, diffusers_ddim, {"eta": eta}
+
+    heun = lambda name: (name, "HeunDiscrete", diffusers.HeunDiscreteScheduler, diffusers_heun, {})
+    ancestral = lambda name: (name, "EulerAncestral", diffusers.EulerAncestralDiscreteScheduler, diffusers_euler_ancestral, {})
+    present = lambda of, name, *rest: [of(name, *rest)] if name in TABLES else [(name, "", None, None, {})]
+    found = []
+    for end in ["", "_to_zero"]:
+        for rule in ["midpoint", "heun"]:
+            found += present(dpm, f"dpm_solver_ode_{rule}{end}", 2, "dpmsolver++", rule)
+            found += present(dpm, f"dpm_solver_sde_{rule}{end}", 2, "sde-dpmsolver++", rule)
+        found += present(dpm, f"dpm_solver_ode_1{end}", 1, "dpmsolver++", "midpoint")
+        found += present(dpm, f"dpm_solver_sde_1{end}", 1, "sde-dpmsolver++", "midpoint")
+        for name, eta in [("dpm_solver_ode_1", 0.0), ("denoiser_held", 1.0), ("ddim_0", 0.0), ("ddim_05", 0.5), ("ddim_1", 1.0)]:
+            found += present(ddim, name + end, eta)
+        for name in ["heun", "edm_heun"]:
+            found += present(heun, name + end)
+        for name in ["denoiser_held", "ancestral"]:
+            found += present(ancestral, name + end)
+        for order in [1, 2, 3]:
+            for solver in ["bh1", "bh2"]:
+                found += present(unipc, f"uni_pc_{order}_{solver}{end}", order, solver)
+    found += present(dpm, "dpm_solver_ode_midpoint_lower", 2, "dpmsolver++", "midpoint", True)
+    for order in [2, 3]:
+        found += present(unipc, f"uni_pc_{order}_bh2_lower", order, "bh2")
+    return found
+
+
+def pairs_of_k_diffusion():
+    # the module alone: the package's __init__ loads networks and metrics that are not needed here
+    package = types.ModuleType("k_diffusion")
+    package.__path__ = importlib.util.find_spec("k_diffusion").submodule_search_locations
+    sys.modules["k_diffusion"] = package
+    from k_diffusion import sampling
+
+    found = []
+    for end in ["", "_to_zero"]:
+        found.append(("dpm_solver_ode_midpoint" + end, sampling.sample_dpmpp_2m, {}))
+        for rule in ["midpoint", "heun"]:
+            found.append((f"dpm_solver_sde_{rule}{end}", sampling.sample_dpmpp_2m_sde, {"solver_type": rule}))
+            found.append((f"dpm_solver_eta_{rule}{end}", sampling.sample_dpmpp_2m_sde, {"solver_type": rule, "eta": 0.5}))
+        found += [(name + end, sampling.sample_heun, {}) for name in ["heun", "edm_heun"]]
+        found += [(name + end, sampling.sample_euler, {}) for name in ["dpm_solver_ode_1", "ddim_0"]]
+        found += [(name + end, sampling.sample_euler_ancestral, {}) for name in ["denoiser_held", "ancestral"]]
+    return found
+
+
+def main():
+    missing, worst, lines = set(), 0.0, []
+
+    def add(name, other, run):
+        nonlocal worst
+        exact, shipped = run(torch.float64), run(torch.float32)
+        worst = max(worst, exact) if exact == exact else float("inf")
+        lines.append(f"{name:31} {other:66} {exact:9.1e} {shipped:9.1e}")
+
+    try:
+        for name, other, scheduler, compare, options in pairs_of_diffusers():
+            if scheduler is None:
+                missing.add(name)
+                continue
+
+            def run(dtype):
+                with precision(made := scheduler(), dtype):
+                    return compare(Table(name, dtype), made, **options)
+
+            add(name, "diffusers " + other, run)
+    except ImportError as error:
+        print("diffusers is not compared:", error)
+    try:
+        for name, sample, options in pairs_of_k_diffusion():
+            if name not in TABLES:
+                missing.add(name)
+                continue
+
+            def run(dtype):
+                table = Table(name, dtype)
+                noise = iter(table.noise)
+                given = {"noise_sampler": lambda *_: next(noise)} if takes_noise(sample) else {}
+                return k_diffusion(table, sample, **given, **options)
+
+            add(name, "k-diffusion " + sample.__name__ + "".join(f" {k} {v}" for k, v in options.items()), run)
+    except (ImportError, AttributeError) as error:
+        print("k-diffusion is not compared:", error)
+    print(f"{'table':31} {'compared with':66} {'float64':>9} {'shipped':>9}")
+    print("\n".join(lines))
+    print("no such table:", ", ".join(sorted(missing)) or "none")
+    print(f"largest difference in float64: {worst:.1e}; taken for rounding up to {TOLERANCE:.0e}")
+    return int(worst > TOLERANCE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
