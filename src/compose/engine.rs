@@ -108,7 +108,6 @@ impl<T: Real> Engine<'_, T> {
         if remembers {
             ws.load_memory(vectors, memory);
         }
-        let n = x.n_chains() as u64;
         let mut result = TileResult::default();
         let mut parked: Vec<usize> = failed.to_vec();
         shelter(x.reborrow(), &parked, ws);
@@ -118,9 +117,7 @@ impl<T: Real> Engine<'_, T> {
                 break;
             }
             let (evaluations, adjustment, finite) = self.step(place, steps.end - step - 1, x.reborrow(), ws, &parked);
-            // failed chains ride along; they do not count
-            let live = n - parked.len() as u64;
-            result.evaluations.add(place.kind, if live == n { evaluations } else { evaluations * live / n });
+            result.evaluations.add(place.kind, evaluations);
             if ws.has_bad() || !(finite || dispatch(AllFinite(x.as_slice()))) {
                 self.sort_out(step, place, x.reborrow(), ws.take_bad(), &mut parked, &mut result.failures);
                 shelter(x.reborrow(), &parked, ws);

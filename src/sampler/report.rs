@@ -47,7 +47,7 @@ impl Evaluations {
 ///
 /// ```
 /// use score_diffusion::sampler::Adjustment;
-/// let at_a_node = Adjustment { proposed: 400, accepted: 300, largest_curl: 0.0 };
+/// let at_a_node = Adjustment { proposed: 400, accepted: 300, ..Adjustment::default() };
 /// assert_eq!(at_a_node.acceptance_rate(), Some(0.75));
 /// assert_eq!(Adjustment::default().acceptance_rate(), None);
 /// ```
@@ -58,6 +58,9 @@ pub struct Adjustment {
     pub proposed: u64,
     /// Those that were accepted.
     pub accepted: u64,
+    /// Steps that were done though their error was above the tolerance, as no shorter one was allowed.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub forced: u64,
     /// The largest curl defect that was noted: a loop integral of the score, 0 for a gradient.
     pub largest_curl: f64,
 }
@@ -71,12 +74,13 @@ impl Adjustment {
 
     /// Whether nothing was proposed and nothing noted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.proposed == 0 && self.largest_curl == 0.0
+        self.proposed == 0 && self.forced == 0 && self.largest_curl == 0.0
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
         self.proposed = self.proposed.saturating_add(other.proposed);
         self.accepted = self.accepted.saturating_add(other.accepted);
+        self.forced = self.forced.saturating_add(other.forced);
         self.largest_curl = self.largest_curl.max(other.largest_curl);
     }
 }
@@ -213,6 +217,9 @@ impl fmt::Display for Report {
         self.adjustments.iter().for_each(|at_node| all.merge(*at_node));
         if let Some(rate) = all.acceptance_rate() {
             writeln!(f, "  accepted     {:.1} percent of {} proposals", 100.0 * rate, all.proposed)?;
+        }
+        if all.forced > 0 {
+            writeln!(f, "  forced       {} steps with an error above the tolerance", all.forced)?;
         }
         if all.largest_curl > 0.0 {
             writeln!(f, "  curl         a loop integral of the score reached {:.3e}", all.largest_curl)?;

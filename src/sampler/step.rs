@@ -228,6 +228,8 @@ pub struct StepContext<'a, T: Real> {
     /// Columns of chains that failed before, in order: they ride along.
     parked: &'a [usize],
     evaluations: u64,
+    /// Evaluations of chains that did not fail before, where each is asked about on its own.
+    of_live: u64,
     adjustment: Adjustment,
     finite: bool,
 }
@@ -242,12 +244,25 @@ impl<'a, T: Real> StepContext<'a, T> {
         parked: &'a [usize],
     ) -> Self {
         let adjustment = Adjustment::default();
-        Self { process, model, prepared, workspace, setting, parked, evaluations: 0, adjustment, finite: false }
+        Self {
+            process,
+            model,
+            prepared,
+            workspace,
+            setting,
+            parked,
+            evaluations: 0,
+            of_live: 0,
+            adjustment,
+            finite: false,
+        }
     }
 
-    /// Chain-evaluations of the score so far in this step.
+    /// Chain-evaluations of the score so far in this step. Failed chains ride along; they do not count.
     pub(crate) fn evaluations(&self) -> u64 {
-        self.evaluations
+        let n = self.workspace.noise.n_chains() as u64;
+        let live = n - self.parked.len() as u64;
+        self.of_live + if live == n { self.evaluations } else { self.evaluations * live / n }
     }
 
     /// What the step accepted.
@@ -283,7 +298,33 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// If the slices are not whole chains, or differ in length.
     pub fn score_into(&mut self, t: f64, x: &[T], out: &mut [T]) {
         if self.score_unchecked(t, x, out) && !dispatch(AllFinite(out)) {
-            self.drop_bad_scores(out);
+            self.drop_bad_scores(0, out);
+        }
+    }
+
+    /// As [`score_into`](Self::score_into) for some neighbouring chains of the tile, each at a time of its own: those from
+    /// column `first_column` on, as many as there are times.
+    ///
+    /// # Panics
+    /// If the slices are not one chain per time, or reach beyond the tile.
+    pub fn score_at_times_into(&mut self, times: &[f64], first_column: usize, x: &[T], out: &mut [T]) {
+        let noise = &self.workspace.noise;
+        let (dim, n) = (noise.dim(), noise.n_chains());
+        let fits = x.len() == dim * times.len() && out.len() == x.len();
+        assert!(fits, "a step scored slices that are not one chain of dimension {dim} per time");
+        assert!(first_column + times.len() <= n, "a step scored chains beyond its tile of {n}");
+        let first = noise.first_chain() + first_column as u64;
+        let columns = first_column..first_column + times.len();
+        self.of_live += columns.clone().filter(|&j| !self.has_failed(j)).count() as u64;
+        let (x, mut out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
+        if self.model.score_at_times_into(times, x, out.reborrow(), &mut self.workspace.model).is_ok() {
+            if !dispatch(AllFinite(out.as_slice())) {
+                self.drop_bad_scores(first_column, out.as_mut_slice());
+            }
+            return;
+        }
+        for (j, &t) in times.iter().enumerate() {
+            self.ask_one_by_one(t, first_column + j, x.columns(j..j + 1), out.columns_mut(j..j + 1));
         }
     }
 
@@ -314,7 +355,7 @@ impl<'a, T: Real> StepContext<'a, T> {
             // whatever it says, it may be one chain's fault: that of a chain for which there is no condition, say
             Err(_) => {
                 let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
-                self.ask_one_by_one(t, x, out);
+                self.ask_one_by_one(t, 0, x, out);
                 false
             }
         }
@@ -328,7 +369,7 @@ impl<'a, T: Real> StepContext<'a, T> {
         // a score that is not finite leaves a state that is not: one check is enough while all is well
         self.finite = self.combine_and_check(step, 0, score, x);
         if scored && !self.finite {
-            self.drop_bad_scores(score);
+            self.drop_bad_scores(0, score);
         }
         self.workspace.score = buffer;
     }
@@ -413,6 +454,13 @@ impl<'a, T: Real> StepContext<'a, T> {
         }
     }
 
+    /// Counts a step of the chain in column `j` that was done though its error was too large.
+    pub fn count_forced(&mut self, j: usize) {
+        if !self.has_failed(j) {
+            self.adjustment.forced += 1;
+        }
+    }
+
     /// Notes how far the score of the chain in column `j` is from being a gradient; the report keeps the largest.
     pub fn note_curl(&mut self, j: usize, defect: f64) {
         if !self.has_failed(j) {
@@ -476,10 +524,10 @@ impl<'a, T: Real> StepContext<'a, T> {
             .extend((0..self.workspace.noise.n_chains()).map(|j| (j, BadScore::Model(reason.to_owned()))));
     }
 
-    /// Records the chains whose scores are not finite, and gives them the score 0.
+    /// Records the chains, from a column on, whose scores are not finite, and gives them the score 0.
     #[cold]
-    fn drop_bad_scores(&mut self, scores: &mut [T]) {
-        for (j, score) in scores.chunks_mut(self.dim()).enumerate() {
+    fn drop_bad_scores(&mut self, first_column: usize, scores: &mut [T]) {
+        for (j, score) in (first_column..).zip(scores.chunks_mut(self.dim())) {
             if !dispatch(AllFinite(score)) {
                 score.fill(T::default());
                 self.workspace.bad.push((j, BadScore::NotFinite));
@@ -489,7 +537,7 @@ impl<'a, T: Real> StepContext<'a, T> {
 
     /// After a failure of the batch: asks the model again, chain by chain, to learn whose fault it was.
     #[cold]
-    fn ask_one_by_one(&mut self, t: f64, x: BatchView<'_, T>, mut out: BatchViewMut<'_, T>) {
+    fn ask_one_by_one(&mut self, t: f64, first_column: usize, x: BatchView<'_, T>, mut out: BatchViewMut<'_, T>) {
         for j in 0..x.n_chains() {
             let own =
                 self.model.score_into(t, x.columns(j..j + 1), out.columns_mut(j..j + 1), &mut self.workspace.model);
@@ -500,7 +548,7 @@ impl<'a, T: Real> StepContext<'a, T> {
                 Ok(()) => continue,
             };
             out.chain_mut(j).fill(T::default());
-            self.workspace.bad.push((j, bad));
+            self.workspace.bad.push((first_column + j, bad));
         }
     }
 }
