@@ -15,6 +15,7 @@
 mod box_muller;
 mod cosine;
 mod cut_normal;
+pub(crate) mod dormand_prince;
 mod horner;
 mod normal;
 pub(crate) mod quadrature;

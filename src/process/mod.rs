@@ -5,12 +5,14 @@
 //! [`DiscreteVariancePreserving`] under that of a table of training timesteps; [`VarianceExploding`] adds noise only.
 
 mod discrete;
+mod noise_ratio;
 mod ornstein_uhlenbeck;
 mod process_trait;
 mod variance_exploding;
 mod variance_preserving;
 
 pub use discrete::DiscreteVariancePreserving;
+pub(crate) use noise_ratio::NoiseRatio;
 pub use ornstein_uhlenbeck::OrnsteinUhlenbeck;
 pub use process_trait::{ForwardProcess, Transition};
 pub use variance_exploding::VarianceExploding;

@@ -18,6 +18,7 @@ mod site;
 mod staged;
 mod step;
 
+pub use crate::math::dormand_prince::StepControl;
 pub use combination::{Combination, Term};
 pub use corrector::{Corrector, NoCorrector};
 pub use correctors::*;
