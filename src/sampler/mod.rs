@@ -23,6 +23,7 @@ pub use combination::{Combination, Term};
 pub use corrector::{Corrector, NoCorrector};
 pub use correctors::*;
 pub use predictor::{NoPredictor, Predictor};
+pub(crate) use predictors::complaint;
 pub use predictors::*;
 pub use report::{Adjustment, Evaluations, Outcome, Report};
 pub use sample_error::{ChainFailure, ChainsFailed, FailureCause, SampleError};
