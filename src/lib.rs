@@ -33,6 +33,7 @@
 //! - [`metrics`]: distances between samples and to laws
 //! - [`chain_law`]: exact laws of discretised chains
 //! - [`guarantees`]: error bounds, plans, and what a run certifies
+//! - [`likelihood`]: log-densities of data under a model, by the probability flow and by a bound
 //!
 //! # Determinism
 //! Chain `i` under a seed is the same bits for any number of threads, tile size, split, pause, and machine; the exceptions
@@ -56,6 +57,7 @@ pub mod guarantees;
 pub mod guidance;
 pub mod law;
 pub mod learning;
+pub mod likelihood;
 mod math;
 mod matrix;
 pub mod metrics;

@@ -104,6 +104,9 @@ impl Law for Empirical {
     fn log_density(&self, _: &[f64]) -> Option<f64> {
         None
     }
+    fn diffused_laplacian(&self, at: Transition, x: &[f64]) -> Option<f64> {
+        self.components.laplacian(at, x)
+    }
     fn score_scratch_len(&self) -> usize {
         self.components.scratch_len()
     }

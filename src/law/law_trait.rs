@@ -74,6 +74,31 @@ pub trait Law: Clone + Debug + Send + Sync {
         Some(out)
     }
 
+    /// The Laplacian of `ln p(x)`, which is the divergence of the score, for `p` the density of
+    /// `scale X + N(0, variance I)`; `None` if there is no density or `x` has not `d` coordinates.
+    ///
+    /// The default takes central differences of the score, of a step of 1.2e-4 standard deviations of the noise (of 1.2e-4
+    /// without noise): seven digits where the score is smooth on that scale. The laws of this crate have closed forms.
+    fn diffused_laplacian(&self, at: Transition, x: &[f64]) -> Option<f64> {
+        if x.len() != self.dim() || !self.has_density(at) {
+            return None;
+        }
+        let law = self.diffused(at);
+        // truncation, of second order, beside rounding, which the step divides: eps^(1/4) leaves both small
+        let step = f64::EPSILON.sqrt().sqrt() * if at.variance > 0.0 { at.variance.sqrt() } else { 1.0 };
+        let mut point = x.to_vec();
+        let mut sum = 0.0;
+        for i in 0..x.len() {
+            point[i] = x[i] + step;
+            let above = (point[i], law.score_at(&point)?[i]);
+            point[i] = x[i] - step;
+            let below = (point[i], law.score_at(&point)?[i]);
+            point[i] = x[i];
+            sum += (above.1 - below.1) / (above.0 - below.0);
+        }
+        Some(sum)
+    }
+
     /// Scratch elements that [`diffused_score_into`](Self::diffused_score_into) needs, whatever the number of chains.
     fn score_scratch_len(&self) -> usize;
 

@@ -221,6 +221,9 @@ impl Law for GaussianMixture {
     fn log_density(&self, x: &[f64]) -> Option<f64> {
         self.components.log_density(x)
     }
+    fn diffused_laplacian(&self, at: Transition, x: &[f64]) -> Option<f64> {
+        self.components.laplacian(at, x)
+    }
     fn score_scratch_len(&self) -> usize {
         self.components.scratch_len()
     }

@@ -10,6 +10,7 @@ mod empirical;
 mod few_coordinates;
 mod gaussian;
 mod lanes;
+mod laplacian;
 mod law_trait;
 mod many_coordinates;
 mod mixture;

@@ -139,6 +139,12 @@ impl<L: Law> Law for Product<L> {
         }
         self.blocks().map(|(at, law)| law.log_density(&x[at..at + law.dim()])).sum()
     }
+    fn diffused_laplacian(&self, at: Transition, x: &[f64]) -> Option<f64> {
+        if x.len() != self.dim() {
+            return None;
+        }
+        self.blocks().map(|(begin, law)| law.diffused_laplacian(at, &x[begin..begin + law.dim()])).sum()
+    }
     fn score_scratch_len(&self) -> usize {
         let widest = self.factors.iter().map(L::dim).max().unwrap_or(0);
         let deepest = self.factors.iter().map(L::score_scratch_len).max().unwrap_or(0);

@@ -16,6 +16,7 @@ mod beta;
 mod box_muller;
 mod cosine;
 mod cut_normal;
+pub(crate) mod dormand_prince;
 mod horner;
 mod normal;
 pub(crate) mod quadrature;

@@ -8,6 +8,7 @@
 mod discrete;
 mod grid_rules;
 mod inference_timesteps;
+mod noise_ratio;
 mod ornstein_uhlenbeck;
 mod process_trait;
 mod variance_exploding;
@@ -15,6 +16,7 @@ mod variance_preserving;
 
 pub use discrete::DiscreteVariancePreserving;
 pub use inference_timesteps::{InferenceTimesteps, TimestepSpacing};
+pub(crate) use noise_ratio::NoiseRatio;
 pub use ornstein_uhlenbeck::OrnsteinUhlenbeck;
 pub use process_trait::{ForwardProcess, Transition};
 pub use variance_exploding::VarianceExploding;

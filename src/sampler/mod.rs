@@ -19,11 +19,13 @@ mod site;
 mod staged;
 mod step;
 
+pub use crate::math::dormand_prince::StepControl;
 pub use combination::{Combination, Term};
 pub use corrector::{Corrector, NoCorrector};
 pub use correctors::*;
 pub use directional::DirectionalStep;
 pub use predictor::{NoPredictor, Predictor, ResidualStep};
+pub(crate) use predictors::complaint;
 pub use predictors::*;
 pub use report::{Adjustment, Evaluations, Outcome, Report};
 pub use sample_error::{ChainFailure, ChainsFailed, FailureCause, SampleError};

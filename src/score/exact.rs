@@ -58,7 +58,7 @@ impl<L: Law, F: ForwardProcess, T: Real> ExactScore<L, F, T> {
     }
 
     /// The marginal at a time, if the law has a density there.
-    fn marginal(&self, t: f64) -> Result<Transition, ScoreError> {
+    pub(super) fn marginal(&self, t: f64) -> Result<Transition, ScoreError> {
         let at = self.process.marginal(t);
         if !(at.scale.is_finite() && at.variance.is_finite()) || t < 0.0 || t > self.process.time_limit() {
             return Err(ScoreError::Undefined { time: t, reason: "the process has no marginal at this time" });

@@ -3,10 +3,12 @@
 //! [`ScoreModel`] is the trait. [`ExactScore`] is the truth for a law of the laboratory, [`ScoreFn`] wraps a closure,
 //! [`Mlp`] is a neural network of dense layers with given weights; the others wrap a model: [`ProjectedScore`] confines
 //! its denoiser to a convex set, [`PerturbedScore`] adds a known error, [`Reparametrised`] converts from and to noise,
-//! denoiser and velocity outputs, [`Counted`] counts. [`LogDensity`] is for models that know the density, too.
+//! denoiser and velocity outputs, [`Counted`] counts. [`LogDensity`] is for models that know the density, too,
+//! [`Divergence`] for those that know the trace of their Jacobian.
 
 mod closure;
 mod counted;
+mod divergence;
 mod exact;
 mod log_density;
 mod mlp;
@@ -19,6 +21,7 @@ mod time_features;
 
 pub use closure::{BatchFn, PerChain, ScoreFn};
 pub use counted::Counted;
+pub use divergence::Divergence;
 pub use exact::ExactScore;
 pub use log_density::LogDensity;
 pub use mlp::{Activation, Dense, Mlp};

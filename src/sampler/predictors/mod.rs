@@ -2,7 +2,10 @@
 
 mod accelerated_ddim;
 mod accelerated_ddpm;
+mod adaptive_flow;
+mod adaptive_sde;
 mod ancestral;
+mod brownian_tree;
 mod ddim;
 mod dpm_solver;
 mod edm_heun;
@@ -19,6 +22,9 @@ mod uni_pc;
 
 pub use accelerated_ddim::AcceleratedDdim;
 pub use accelerated_ddpm::AcceleratedDdpm;
+pub use adaptive_flow::AdaptiveFlow;
+pub(crate) use adaptive_flow::complaint;
+pub use adaptive_sde::AdaptiveSde;
 pub use ancestral::Ancestral;
 pub use ddim::Ddim;
 pub use dpm_solver::{DpmSolverPlusPlus, DpmSolverRule};

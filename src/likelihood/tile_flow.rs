@@ -1,0 +1,261 @@
+//! [`TileFlow`]: the right-hand sides of a tile's flow, state and divergence together.
+
+use super::likelihood_error::LikelihoodError;
+use crate::batch::BatchView;
+use crate::math::dormand_prince::Slopes;
+use crate::noise::{NoiseField, Phase, Stream};
+use crate::process::{NoiseRatio, Transition};
+use crate::real::Real;
+use crate::score::{Culprit, Divergence, Fault, Halt, ScoreModel, Scorer, Tile};
+use std::ops::Range;
+
+/// Where the divergence comes from.
+pub(super) enum Trace<'a, T: Real> {
+    /// The model itself.
+    Model(&'a dyn Divergence<Scalar = T>),
+    /// Differences along each axis.
+    Coordinates { step: f64 },
+    /// Differences along random directions: signs, or else normals.
+    Directions { step: f64, probes: usize, signs: bool, field: NoiseField },
+}
+
+impl<T: Real> Clone for Trace<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: Real> Copy for Trace<'_, T> {}
+
+impl<T: Real> Trace<'_, T> {
+    /// Integrals per point: one per random direction.
+    pub fn integrals(self) -> usize {
+        if let Self::Directions { probes, .. } = self { probes } else { 1 }
+    }
+
+    pub fn is_random(self) -> bool {
+        matches!(self, Self::Directions { .. })
+    }
+}
+
+/// A tile on its way. Vectors have an element, or `d`, for every point.
+pub(super) struct TileFlow<'a, T: Real> {
+    scorer: Scorer<'a, T>,
+    trace: Trace<'a, T>,
+    tile: Tile,
+    clock: NoiseRatio<'a>,
+    times: Vec<f64>,
+    marginals: Vec<Transition>,
+    states: Vec<T>,
+    scores: Vec<T>,
+    /// States beside the points, and the scores there.
+    beside: Vec<T>,
+    above: Vec<T>,
+    below: Vec<T>,
+    divergences: Vec<f64>,
+    /// `d x probes` for every point.
+    directions: Vec<f64>,
+    scratch: Vec<T>,
+    /// Scores and divergences for every point.
+    work: Vec<(u64, u64)>,
+    /// Calls so far: the same for every point that is still on its way, whatever the tile.
+    calls: u64,
+}
+
+impl<'a, T: Real> TileFlow<'a, T> {
+    pub fn new(model: &'a dyn ScoreModel<Scalar = T>, trace: Trace<'a, T>, tile: Tile, clock: NoiseRatio<'a>) -> Self {
+        let (mut directions, mut scratch) = (Vec::new(), Vec::new());
+        match trace {
+            Trace::Model(model) => scratch.resize(model.divergence_scratch_len(tile.n), T::default()),
+            Trace::Coordinates { .. } => {}
+            Trace::Directions { probes, signs, field, .. } => {
+                directions.resize(tile.len() * probes, 0.0);
+                let stream = Stream { phase: Phase::Inner, node: 0 };
+                field.fill_slabs(stream, tile.first_chain, 0, tile.dim * probes, 1, &mut directions);
+                if signs {
+                    directions.iter_mut().for_each(|v| *v = 1.0_f64.copysign(*v));
+                }
+            }
+        }
+        let vector = vec![T::default(); tile.len()];
+        let probing = if matches!(trace, Trace::Model(_)) { Vec::new() } else { vector.clone() };
+        Self {
+            scorer: Scorer::new(model, tile.n),
+            trace,
+            tile,
+            clock,
+            times: vec![0.0; tile.n],
+            marginals: vec![Transition { scale: 1.0, variance: 0.0 }; tile.n],
+            states: vector.clone(),
+            scores: vector,
+            beside: probing.clone(),
+            above: probing.clone(),
+            below: probing,
+            divergences: vec![0.0; tile.n],
+            directions,
+            scratch,
+            work: vec![(0, 0); tile.n],
+            calls: 0,
+        }
+    }
+
+    /// Scores and divergences of the point in column `j`.
+    pub fn work(&self, j: usize) -> (u64, u64) {
+        self.work[j]
+    }
+
+    fn part(&self, columns: &Range<usize>) -> Tile {
+        Tile { first_chain: self.tile.first_chain + columns.start as u64, n: columns.len(), ..self.tile }
+    }
+
+    /// Names the point that failed, in a run of columns.
+    fn halt(&self, columns: &Range<usize>, mut culprit: Culprit) -> Halt<LikelihoodError> {
+        culprit.column += columns.start;
+        let time = self.times[culprit.column];
+        Halt { order: self.calls, error: LikelihoodError::at(self.tile, time, culprit) }
+    }
+
+    /// The scores of points beside, of a run of columns, to `above` or `below`.
+    fn probe(&mut self, columns: &Range<usize>, to_above: bool) -> Result<(), Halt<LikelihoodError>> {
+        let own = columns.start * self.tile.dim..columns.end * self.tile.dim;
+        let part = self.part(columns);
+        let out = if to_above { &mut self.above[own.clone()] } else { &mut self.below[own.clone()] };
+        self.scorer
+            .score_at_times(&self.times[columns.clone()], &self.beside[own], part, out)
+            .map_err(|culprit| self.halt(columns, culprit))
+    }
+
+    /// The divergences of a run of columns, by the model.
+    fn ask_model(
+        &mut self,
+        model: &dyn Divergence<Scalar = T>,
+        columns: &Range<usize>,
+    ) -> Result<(), Halt<LikelihoodError>> {
+        let d = self.tile.dim;
+        let first = self.part(columns).first_chain;
+        let view = BatchView::of_chains(&self.states[columns.start * d..columns.end * d], d, first);
+        let (times, out) = (&self.times[columns.clone()], &mut self.divergences[columns.clone()]);
+        let mut culprit = None;
+        if let Err(error) = model.divergence_at_times_into(times, view, out, &mut self.scratch) {
+            // it may be one point's fault: ask again, one by one
+            let own = |j: usize| {
+                let (view, mut out) = (view.columns(j..j + 1), [0.0]);
+                let asked = model.divergence_at_times_into(
+                    &times[j..j + 1],
+                    view,
+                    &mut out,
+                    &mut vec![T::default(); self.scratch.len()],
+                );
+                asked.err()
+            };
+            let (column, error) = (0..times.len()).find_map(|j| own(j).map(|error| (j, error))).unwrap_or((0, error));
+            culprit = Some(Culprit { column, fault: Fault::Failed(error) });
+        } else if let Some(column) = out.iter().position(|v| !v.is_finite()) {
+            culprit = Some(Culprit { column, fault: Fault::ScoreNotFinite });
+        }
+        culprit.map_or(Ok(()), |culprit| Err(self.halt(columns, culprit)))
+    }
+
+    /// The step of a difference at a point.
+    fn difference(&self, j: usize, step: f64) -> f64 {
+        if self.marginals[j].variance > 0.0 { step * self.marginals[j].std_dev() } else { step }
+    }
+
+    /// Adds the differences along the axes to the divergences.
+    fn along_axes(&mut self, columns: &Range<usize>, step: f64) -> Result<(), Halt<LikelihoodError>> {
+        let d = self.tile.dim;
+        let own = columns.start * d..columns.end * d;
+        self.beside[own.clone()].copy_from_slice(&self.states[own]);
+        self.divergences[columns.clone()].fill(0.0);
+        for i in 0..d {
+            for to_above in [true, false] {
+                for j in columns.clone() {
+                    let h = self.difference(j, step);
+                    let x = self.states[j * d + i].as_f64();
+                    self.beside[j * d + i] = T::of(if to_above { x + h } else { x - h });
+                }
+                self.probe(columns, to_above)?;
+            }
+            for j in columns.clone() {
+                let (at, h) = (j * d + i, self.difference(j, step));
+                let x = self.states[at].as_f64();
+                // the points as they were rounded
+                let width = T::of(x + h).as_f64() - T::of(x - h).as_f64();
+                self.divergences[j] += (self.above[at].as_f64() - self.below[at].as_f64()) / width;
+                self.beside[at] = self.states[at];
+            }
+        }
+        Ok(())
+    }
+
+    /// The difference along direction number `p` of each point.
+    fn along_direction(
+        &mut self,
+        columns: &Range<usize>,
+        (step, p, probes): (f64, usize, usize),
+    ) -> Result<(), Halt<LikelihoodError>> {
+        let d = self.tile.dim;
+        for to_above in [true, false] {
+            for j in columns.clone() {
+                let h = if to_above { self.difference(j, step) } else { -self.difference(j, step) };
+                let v = &self.directions[(j * probes + p) * d..][..d];
+                let points = self.beside[j * d..].iter_mut().zip(&self.states[j * d..]);
+                points.zip(v).for_each(|((to, x), v)| *to = T::of(x.as_f64() + h * v));
+            }
+            self.probe(columns, to_above)?;
+        }
+        for j in columns.clone() {
+            let v = &self.directions[(j * probes + p) * d..][..d];
+            let mut sum = 0.0;
+            for ((above, below), v) in self.above[j * d..].iter().zip(&self.below[j * d..]).zip(v) {
+                sum += v * (above.as_f64() - below.as_f64());
+            }
+            self.divergences[j] = sum / (2.0 * self.difference(j, step));
+        }
+        Ok(())
+    }
+}
+
+impl<T: Real> Slopes for TileFlow<'_, T> {
+    type Error = Halt<LikelihoodError>;
+    fn write(&mut self, live: &[usize], at: &[f64], y: &[f64], out: &mut [f64]) -> Result<(), Self::Error> {
+        let (d, extra) = (self.tile.dim, self.trace.integrals());
+        let rows = d + extra;
+        self.calls += 1;
+        for &j in live {
+            (self.times[j], self.marginals[j]) = self.clock.at(at[j]);
+            let x = self.states[j * d..(j + 1) * d].iter_mut();
+            x.zip(&y[j * rows..]).for_each(|(x, y)| *x = T::of(self.marginals[j].scale * y));
+        }
+        for run in live.chunk_by(|a, b| a + 1 == *b) {
+            let columns = run[0]..run[0] + run.len();
+            let own = columns.start * d..columns.end * d;
+            let part = self.part(&columns);
+            self.scorer
+                .score_at_times(&self.times[columns.clone()], &self.states[own.clone()], part, &mut self.scores[own])
+                .map_err(|culprit| self.halt(&columns, culprit))?;
+            for j in columns.clone() {
+                self.work[j].0 += 1;
+                let slopes = out[j * rows..j * rows + d].iter_mut().zip(&self.scores[j * d..]);
+                slopes.for_each(|(e, s)| *e = -self.marginals[j].std_dev() * s.as_f64());
+            }
+            for p in 0..extra {
+                let (scores, divergences) = match self.trace {
+                    Trace::Model(model) => self.ask_model(model, &columns).map(|()| (0, 1))?,
+                    Trace::Coordinates { step } => self.along_axes(&columns, step).map(|()| (2 * d as u64, 0))?,
+                    Trace::Directions { step, probes, .. } => {
+                        self.along_direction(&columns, (step, p, probes)).map(|()| (2, 0))?
+                    }
+                };
+                for j in columns.clone() {
+                    self.work[j] = (self.work[j].0 + scores, self.work[j].1 + divergences);
+                    // less that of N(0, I), which is known
+                    let known = d as f64 * at[j] / (1.0 + at[j] * at[j]);
+                    let weight = self.marginals[j].std_dev() * self.marginals[j].scale;
+                    out[j * rows + d + p] = weight * self.divergences[j] + known;
+                }
+            }
+        }
+        Ok(())
+    }
+}
