@@ -569,6 +569,39 @@ fn a_gaussian_that_is_split_off_is_exact_in_any_number_of_steps() {
     }
 }
 
+/// Powers of the noise ratio that are 0 in f64 leave what they are multiplied by.
+#[test]
+fn much_stochasticity_does_no_harm() {
+    let [data, ..] = references();
+    let process: Process = Arc::new(OrnsteinUhlenbeck);
+    for w in [30.0, 1e4] {
+        for nodes in [vec![0.9, 0.3, 0.0], vec![0.9, 0.05]] {
+            let grid = TimeGrid::from_nodes(nodes).unwrap();
+            let rule = reverse(w, ExponentialIntegrator::ScaledScoreHeld);
+            // the weight of the residual is k (r - r^k)/(k - 1), near r
+            let off = GaussianScore::exact(data.clone()).shifted(&[0.1; 3]).unwrap();
+            let chain = chain(&data, &process, grid.clone(), split(rule, &data)).unwrap();
+            let start = Normal::from(&data.marginal(&process, grid.horizon()));
+            let (law, exact) =
+                (off.law_of_sampler_from(&chain, &start).unwrap(), data.marginal(&process, grid.early_stop()));
+            assert!((law.covariance() - exact.covariance()).amax() < 1e-12);
+            // the last step's residual is 0.1: it moves the mean by p (sigma~_t^2 / q) 0.1
+            let over = grid.interval(grid.n_steps() - 1);
+            let wide = |t: f64| process.marginal(t).variance + 0.4 * process.marginal(t).scale.powi(2);
+            let q = process.transition(over.to(), over.from()).scale;
+            let (r, k) = (q * q * wide(over.to()) / wide(over.from()), 0.5 * (1.0 + w * w));
+            let p = k * (r - r.powf(k)) / (k - 1.0);
+            // what earlier steps moved has shrunk by r^(k/2) or more, to nothing
+            let moved = p * wide(over.from()) / q * 0.1;
+            assert!(
+                (law.mean() - exact.mean()).iter().all(|m| (m - moved).abs() < 1e-12),
+                "{w} {:?}",
+                law.mean() - exact.mean()
+            );
+        }
+    }
+}
+
 #[test]
 fn nothing_split_off_is_the_rule_itself() {
     let nothing = Gaussian::isotropic(vec![0.0; 2], 0.0).unwrap();
