@@ -44,7 +44,7 @@ fn packed<T: Real>(vectors: &DMatrix<f64>) -> [Packed<T>; 2] {
 
 impl fmt::Debug for Basis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Basis").field(&self.vectors).finish()
+        f.debug_struct("Basis").field("dim", &self.vectors.nrows()).finish_non_exhaustive()
     }
 }
 

@@ -15,7 +15,7 @@ use std::fmt::Debug;
 ///
 /// Implement exactly one of three methods, with the counts it needs: [`affine_step`](Self::affine_step) for a rule with
 /// one score and one noise vector per step, [`staged_step`](Self::staged_step) for several scores or a memory, or
-/// [`predict`](Self::predict) for anything else.
+/// [`predict`](Self::predict) for anything else. Rules around other rules pass on what those have.
 ///
 /// # Example
 /// Euler's method for the probability flow, and Heun's, from outside the crate:

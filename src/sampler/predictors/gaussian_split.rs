@@ -40,8 +40,9 @@ use std::sync::Arc;
 /// Gaussian at the horizon makes it exact, too.
 ///
 /// With an isotropic `C` the step is an affine or staged one, as fast as the rule's own. With a diagonal one it has coefficients per
-/// coordinate. With a full one it works in the eigenbasis, for about three products of a `d x d` matrix with the chains for each
-/// score. As many evaluations per step and the same order as the rule inside. Churn of [`EdmHeun`](super::EdmHeun) works for
+/// coordinate. With a full one it works in the eigenbasis, for two products of a `d x d` matrix with the chains per step and two per
+/// score (one at the state itself). The coefficients are computed once, when the sampler is built; with `ScoreHeld` each takes a
+/// quadrature. As many evaluations per step and the same order as the rule inside. Churn of [`EdmHeun`](super::EdmHeun) works for
 /// isotropic `C` alone: its extra noise is measured in `sigma~/alpha`, and the directions would need scores at other times.
 ///
 /// # Errors
@@ -68,6 +69,15 @@ use std::sync::Arc;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        from = "portable_form::Form<P>",
+        into = "portable_form::Form<P>",
+        bound(serialize = "P: Clone + serde::Serialize", deserialize = "P: serde::Deserialize<'de>")
+    )
+)]
 pub struct GaussianSplit<P> {
     inner: P,
     reference: Gaussian,
@@ -237,5 +247,62 @@ impl ForwardProcess for Shifted<'_> {
     }
     fn held_score_weight(&self, from: f64, to: f64) -> f64 {
         self.inner.held_score_weight(from, to)
+    }
+}
+
+/// The serialised form.
+#[cfg(feature = "serde")]
+mod portable_form {
+    use super::{Gaussian, GaussianSplit};
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    pub(super) struct Form<P> {
+        inner: P,
+        reference: Gaussian,
+    }
+
+    impl<P> From<GaussianSplit<P>> for Form<P> {
+        fn from(split: GaussianSplit<P>) -> Self {
+            Self { inner: split.inner, reference: split.reference }
+        }
+    }
+    impl<P> From<Form<P>> for GaussianSplit<P> {
+        fn from(form: Form<P>) -> Self {
+            Self::new(form.inner, form.reference)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{OrnsteinUhlenbeck, VarianceExploding};
+
+    #[test]
+    fn the_shifted_process_is_a_process() {
+        let processes: [&dyn ForwardProcess; 2] = [&OrnsteinUhlenbeck, &VarianceExploding::linear()];
+        for inner in processes {
+            let p = Shifted { inner, variance: 0.3 };
+            for t in [1e-3, 0.4, 2.0, 20.0] {
+                let at = p.marginal(t);
+                assert!((p.log_snr(t) - (at.scale * at.scale / at.variance).ln()).abs() < 1e-13);
+                // a rounding of the log-SNR is one of sigma^2/alpha^2 + 0.3
+                let slope = (p.log_snr(t * (1.0 + 1e-6)) - p.log_snr(t)).abs() / (1e-6 * t);
+                assert!(
+                    (p.time_at_log_snr(p.log_snr(t)) - t).abs() < 1e-13 * (1.0 + p.log_snr(t).abs()) / slope + 1e-13
+                );
+                // Chapman and Kolmogorov
+                let (early, kernel) = (p.marginal(0.5 * t), p.transition(0.5 * t, t));
+                let variance = kernel.scale * kernel.scale * early.variance + kernel.variance;
+                assert!((variance / at.variance - 1.0).abs() < 1e-14);
+            }
+            assert!((p.log_snr(0.0) + 0.3_f64.ln()).abs() < 1e-15);
+            assert_eq!(p.time_at_log_snr(2.0), 0.0);
+            // nothing added
+            let same = Shifted { inner, variance: 0.0 };
+            assert_eq!(same.marginal(0.7), inner.marginal(0.7));
+            assert!((same.log_snr(0.7) - inner.log_snr(0.7)).abs() < 1e-15);
+        }
+        assert_eq!(Shifted { inner: &OrnsteinUhlenbeck, variance: 2.0 }.log_snr(600.0), -1200.0);
     }
 }

@@ -25,9 +25,7 @@ pub(super) fn residual_step(
     let log_ratio = log_noise_ratio(kernel, late, early);
     let shrunk = exp(k * log_ratio);
     let p = if scaled {
-        // int_r^1 z^-k dz = (e^((k-1) l) - 1)/(k - 1) with l = -ln r
-        let integral = if k == 1.0 { -log_ratio } else { exp_m1((1.0 - k) * log_ratio) / (k - 1.0) };
-        if shrunk > 0.0 { k * shrunk * integral } else { 0.0 }
+        integral_of_powers(k, log_ratio)
     } else {
         let damped = Damped { inner: process, variance, k };
         k * damped.held_score_weight(t, v) * kernel.scale / late
@@ -35,6 +33,20 @@ pub(super) fn residual_step(
     let noise = if w == 0.0 { 0.0 } else { (early * -exp_m1(w * w * log_ratio)).sqrt() };
     let step = AffineStep { state: (shrunk + p) * growth, score: p * late * growth, noise };
     ResidualStep { step, mean: process.marginal(v).scale * (-exp_m1(k * log_ratio) - p) }
+}
+
+/// `k r^k int_r^1 z^-k dz = k (r - r^k)/(k - 1)`, without overflow or cancellation: the smaller power times the rest.
+fn integral_of_powers(k: f64, log_ratio: f64) -> f64 {
+    let excess = k - 1.0;
+    if log_ratio == f64::NEG_INFINITY {
+        0.0
+    } else if excess == 0.0 {
+        -exp(log_ratio) * log_ratio
+    } else if excess > 0.0 {
+        k * exp(log_ratio) * -exp_m1(excess * log_ratio) / excess
+    } else {
+        k * exp(k * log_ratio) * exp_m1(-excess * log_ratio) / excess
+    }
 }
 
 /// The process whose transitions have grown by `r^-k`, for the trait's quadrature of `g^2 (alpha_v/alpha_u) r_u^k`.

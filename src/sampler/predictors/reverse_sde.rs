@@ -37,8 +37,8 @@ use crate::sampler::step::AffineStep;
 /// # Errors
 /// [`ParameterError`] from [`new`](Self::new) unless the stochasticity is finite and not negative.
 /// # Source
-/// The family: Song et al. 2021 (arXiv 2011.13456), appendix D; Zhang and Chen 2022 (arXiv 2204.13902). The coefficients follow
-/// from `d(x/alpha) = -k (alpha s) dW + w dB_W` with `W = sigma^2/alpha^2`, where `alpha s` is `(D - x/alpha)/W`, and
+/// The family: Zhang and Chen 2022 (arXiv 2204.13902); its flow: Song et al. 2021 (arXiv 2011.13456), appendix D. The
+/// coefficients follow from `d(x/alpha) = -k (alpha s) dW + w dB_W` with `W = sigma^2/alpha^2`, where `alpha s` is `(D - x/alpha)/W`, and
 /// `-E/sqrt(W)`.
 /// # Example
 /// ```
