@@ -584,9 +584,11 @@ fn rules_go_through_json() {
 }
 
 /// Heun's method for `dy/dsigma = (y - D)/sigma`, with `y = x/alpha` and `sigma` the ratio: two evaluations, one at the end.
+#[cfg(feature = "serde")]
 #[derive(Debug)]
 struct HeunInSigma;
 
+#[cfg(feature = "serde")]
 impl Predictor<f64> for HeunInSigma {
     fn noise_vectors(&self) -> usize {
         0

@@ -84,6 +84,20 @@ impl TableNode {
 }
 
 /// One step in a [`StepTable`]. [`Stage`]s and [`Combination`]s are its coefficients; an affine step is written as a staged one.
+///
+/// ```
+/// use score_diffusion::compose::StepTable;
+/// use score_diffusion::prelude::*;
+/// use score_diffusion::sampler::Term;
+/// let score = ExactScore::new(Gaussian::standard(1)?, OrnsteinUhlenbeck);
+/// let sampler = PredictorCorrector::new(score, TimeGrid::uniform(1.0, 0.5, 1)?)?;
+/// let table = StepTable::new(&sampler, &[2.0], Parametrisation::Score, &[vec![-3.0]], &[vec![0.25]])?;
+/// // Euler-Maruyama over h = 0.5: x + h (x + 2 s) + sqrt(2h) xi
+/// let row = &table.rows[0];
+/// assert_eq!([Term::State, Term::Score(0), Term::Noise(0)].map(|term| row.next.of(term)), [1.5, 1.0, 1.0]);
+/// assert_eq!(row.state, [1.5 * 2.0 - 3.0 + 0.25]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StepRow {
@@ -108,6 +122,17 @@ pub struct StepRow {
 }
 
 /// One evaluation in a [`StepRow`].
+///
+/// ```
+/// use score_diffusion::compose::StepTable;
+/// use score_diffusion::prelude::*;
+/// let score = ExactScore::new(Gaussian::standard(1)?, OrnsteinUhlenbeck);
+/// let sampler = PredictorCorrector::new(score, TimeGrid::uniform(1.0, 0.5, 1)?)?;
+/// let table = StepTable::new(&sampler, &[2.0], Parametrisation::Noise, &[vec![0.5]], &[vec![0.25]])?;
+/// let evaluation = &table.rows[0].evaluations[0];
+/// assert_eq!((evaluation.point[0], evaluation.score[0]), (2.0, -0.5 / evaluation.at.sigma));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TableEvaluation {
