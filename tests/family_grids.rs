@@ -253,7 +253,10 @@ fn sampler(score: Box<dyn ScoreModel<Scalar = f64>>, predictor: Box<dyn Predicto
     PredictorCorrector::new(score, grid).unwrap().with_predictor(predictor).unwrap()
 }
 
-fn predictors() -> [fn() -> Box<dyn Predictor<f64>>; 3] {
+/// Makes a predictor.
+type Make = fn() -> Box<dyn Predictor<f64>>;
+
+fn predictors() -> [Make; 3] {
     [|| Box::new(ProbabilityFlow), || Box::new(EulerMaruyama), || Box::new(ExponentialIntegrator::DenoiserHeld)]
 }
 

@@ -28,7 +28,7 @@ use crate::error::ParameterError;
 /// ```
 /// use score_diffusion::metrics::{Draws, r_hat};
 /// // two chains that go round in circles, in one place and in two
-/// let draw = |i: i32, shift: f64| f64::from(i * 7 % 20) + shift;
+/// let draw = |i: i32, shift: f64| f64::from(i * 7 % 10) + shift;
 /// let at = |shift| Draws::new((0..40).map(|i| draw(i, if i < 20 { 0.0 } else { shift })).collect(), 20);
 /// assert!(r_hat(&at(0.0)?)? < 1.01);
 /// assert!(r_hat(&at(15.0)?)? > 1.5);

@@ -15,7 +15,8 @@ use std::path::Path;
 /// What the network means is read: the table of betas (`num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end`,
 /// `trained_betas`, `rescale_betas_zero_snr`) and what it predicts (`prediction_type`). Of what the scheduler does when it
 /// samples, two things are kept as suggestions: its inference timesteps (`timestep_spacing`, `steps_offset`,
-/// `use_karras_sigmas`, `use_exponential_sigmas`, `use_lu_lambdas`, `set_alpha_to_one`), as [`timesteps`](Self::timesteps) and [`grid`](Self::grid), and the range that it clips denoised states to
+/// `use_karras_sigmas`, `use_exponential_sigmas`, `use_lu_lambdas`, `set_alpha_to_one`), as [`timesteps`](Self::timesteps) and
+/// [`grid`](Self::grid), and the range that it clips denoised states to
 /// (`clip_sample`, `clip_sample_range`), as [`clip_range`](Self::clip_range). The rest is not looked at: solvers, variances and
 /// dynamic thresholding are choices of a run, not of the network.
 ///
