@@ -209,8 +209,8 @@ impl<T: Real> Engine<'_, T> {
             ahead: after.min(left).saturating_mul(vectors as u64),
         };
         let prepared = |node: usize| self.prepared.at(node).map(|numbers| (self.grid.node(node), numbers));
-        let mut cx =
-            StepContext::new(self.process, self.score, [prepared(node), prepared(node + 1)], ws, setting, parked);
+        let (place, prepared) = ((self.process, self.grid), [prepared(node), prepared(node + 1)]);
+        let mut cx = StepContext::new(place, self.score, prepared, ws, setting, parked);
         match (coefficients, kind) {
             (Coefficients::Affine(step), _) => cx.affine(*step, time, x.as_mut_slice()),
             (Coefficients::Staged(step), _) => cx.staged(step, x.as_mut_slice()),

@@ -133,8 +133,8 @@ impl Program {
         }
         check_step::<T>(denoise, 0, grid.early_stop())?;
         let mut nfe = u64::from(denoise.is_some());
-        for step in &predictions {
-            nfe = nfe.saturating_add(step.nfe(predictor.nfe()));
+        for (node, step) in predictions.iter().enumerate() {
+            nfe = nfe.saturating_add(step.nfe(predictor.nfe_at(&StepSite::new(process, grid, node))));
         }
         for (step, &n) in corrections.iter().zip(&counts) {
             nfe = nfe.saturating_add(step.nfe(corrector.nfe()).saturating_mul(n as u64));

@@ -66,6 +66,13 @@ pub trait Predictor<T: Real>: Debug + Send + Sync {
         1
     }
 
+    /// Evaluations of the score per chain in one step, for a rule that implements [`predict`](Self::predict) and whose steps
+    /// differ. By default [`nfe`](Self::nfe).
+    fn nfe_at(&self, site: &StepSite<'_>) -> usize {
+        let _ = site;
+        self.nfe()
+    }
+
     /// Noise vectors per step: always the same number, whatever happens inside.
     fn noise_vectors(&self) -> usize {
         1
@@ -149,6 +156,9 @@ macro_rules! predictor_by_reference {
         impl<T: Real, P: Predictor<T> + ?Sized> Predictor<T> for $pointer {
             fn nfe(&self) -> usize {
                 (**self).nfe()
+            }
+            fn nfe_at(&self, site: &StepSite<'_>) -> usize {
+                (**self).nfe_at(site)
             }
             fn noise_vectors(&self) -> usize {
                 (**self).noise_vectors()

@@ -3,6 +3,7 @@
 use super::report::Adjustment;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
+use crate::grid::TimeGrid;
 use crate::math::BLOCK;
 use crate::noise::{NoiseField, Phase, Sink, Stream, TileNoise};
 use crate::process::ForwardProcess;
@@ -220,6 +221,7 @@ pub(crate) struct StepSetting {
 /// ```
 pub struct StepContext<'a, T: Real> {
     process: &'a dyn ForwardProcess,
+    grid: &'a TimeGrid,
     model: &'a dyn ScoreModel<Scalar = T>,
     /// Times, and what the model prepared for them.
     prepared: [Option<(f64, &'a [T])>; 2],
@@ -234,7 +236,7 @@ pub struct StepContext<'a, T: Real> {
 
 impl<'a, T: Real> StepContext<'a, T> {
     pub(crate) fn new(
-        process: &'a dyn ForwardProcess,
+        (process, grid): (&'a dyn ForwardProcess, &'a TimeGrid),
         model: &'a dyn ScoreModel<Scalar = T>,
         prepared: [Option<(f64, &'a [T])>; 2],
         workspace: &'a mut Workspace<T>,
@@ -242,7 +244,26 @@ impl<'a, T: Real> StepContext<'a, T> {
         parked: &'a [usize],
     ) -> Self {
         let adjustment = Adjustment::default();
-        Self { process, model, prepared, workspace, setting, parked, evaluations: 0, adjustment, finite: false }
+        Self { process, grid, model, prepared, workspace, setting, parked, evaluations: 0, adjustment, finite: false }
+    }
+
+    /// Does a part of the step by a rule of its own, which draws `vectors` noise vectors: its number 0 is this step's number
+    /// `first`. `number` is what the part sees as [`step_number`](Self::step_number).
+    ///
+    /// # Panics
+    /// If the step has not so many noise vectors.
+    pub(super) fn within(&mut self, number: u64, first: usize, vectors: usize, part: impl FnOnce(&mut Self)) {
+        let step = self.setting;
+        assert!(first + vectors <= step.vectors, "a part of a step asked for noise that the step does not draw");
+        self.setting = StepSetting {
+            number,
+            vectors,
+            first_vector: step.first_vector + first as u64,
+            ahead: step.ahead + (step.vectors - first - vectors) as u64,
+            ..step
+        };
+        part(self);
+        self.setting = step;
     }
 
     /// Chain-evaluations of the score so far in this step.
@@ -268,6 +289,11 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// The forward process.
     pub fn process(&self) -> &'a dyn ForwardProcess {
         self.process
+    }
+
+    /// The grid of the run.
+    pub fn grid(&self) -> &'a TimeGrid {
+        self.grid
     }
 
     /// The score model's dimension.
