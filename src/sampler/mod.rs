@@ -8,6 +8,8 @@
 mod combination;
 mod corrector;
 mod correctors;
+mod known_coordinates;
+mod part;
 mod predictor;
 mod predictors;
 mod report;
@@ -21,6 +23,7 @@ mod step;
 pub use combination::{Combination, Term};
 pub use corrector::{Corrector, NoCorrector};
 pub use correctors::*;
+pub use known_coordinates::KnownCoordinates;
 pub use predictor::{NoPredictor, Predictor};
 pub use predictors::*;
 pub use report::{Adjustment, Evaluations, Outcome, Report};
