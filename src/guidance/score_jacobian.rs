@@ -62,6 +62,28 @@ pub trait ScoreJacobian: ScoreModel {
     ) -> Result<(), ScoreError>;
 }
 
+macro_rules! score_jacobian_by_reference {
+    ($($pointer:ty),+) => {$(
+        impl<S: ScoreJacobian + ?Sized> ScoreJacobian for $pointer {
+            fn jacobian_scratch_len(&self, n_chains: usize) -> usize {
+                (**self).jacobian_scratch_len(n_chains)
+            }
+            fn jacobian_transpose_into(
+                &self,
+                t: f64,
+                prepared: Option<&[S::Scalar]>,
+                x: BatchView<'_, S::Scalar>,
+                v: &[S::Scalar],
+                out: BatchViewMut<'_, S::Scalar>,
+                scratch: &mut [S::Scalar],
+            ) -> Result<(), ScoreError> {
+                (**self).jacobian_transpose_into(t, prepared, x, v, out, scratch)
+            }
+        }
+    )+};
+}
+score_jacobian_by_reference!(&S, Box<S>, std::sync::Arc<S>);
+
 /// A score model with products by central differences: two more evaluations each.
 ///
 /// ```text

@@ -30,8 +30,10 @@ use crate::simd::{Kernel, dispatch};
 /// predictor's.
 ///
 /// # What is not promised
-/// More journeys lessen the error of [`Inpainted`](crate::sampler::Inpainted), but not to 0: the reverse steps are those of
-/// the unconditional process.
+/// Journeys lessen the error of [`Inpainted`](crate::sampler::Inpainted), and slowly. In its example the mean goes from 0.62 to
+/// 0.76, 0.85 and 0.89 with 1, 4 and 16 journeys from every node, where 0.9 is exact. A journey at small noise is a Langevin step
+/// of the unknown coordinates given the known ones, as short as the noise is small: the end is as near to the exact law as the
+/// journeys mix while the noise is small. At larger noise they are not steps of that kind.
 ///
 /// # Errors
 /// [`ParameterError`] from [`new`](Self::new) if the jump length is 0; when a sampler is built, if the predictor draws uniform
