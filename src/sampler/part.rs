@@ -1,0 +1,66 @@
+//! [`Part`]: the step of a predictor within another rule's step.
+
+use super::predictor::Predictor;
+use super::site::StepSite;
+use super::staged::StagedStep;
+use super::step::{AffineStep, StepContext};
+use crate::batch::BatchViewMut;
+use crate::error::ParameterError;
+use crate::real::Real;
+
+/// A predictor's step, of whichever form its rule gives.
+pub(super) enum Part {
+    Affine(AffineStep),
+    Staged(Box<StagedStep>),
+    /// The rule does the step.
+    Unknown,
+}
+
+impl Part {
+    /// The step of a predictor at a site.
+    ///
+    /// # Errors
+    /// [`ParameterError`] if it does not exist, or asks for noise or memory that the rule does not say it has.
+    pub fn new<T: Real>(predictor: &dyn Predictor<T>, site: &StepSite<'_>) -> Result<Self, ParameterError> {
+        let refuse = |name, given: usize, allowed| Err(ParameterError::Count { name, given: given as u64, allowed });
+        if let Some(step) = predictor.affine_step(site.process(), site.over()) {
+            if step.noise != 0.0 && predictor.noise_vectors() == 0 {
+                return refuse("noise vectors of a step", 1, "at most what the rule says it draws");
+            }
+            return Ok(Self::Affine(step));
+        }
+        let Some(step) = predictor.staged_step(site)? else { return Ok(Self::Unknown) };
+        let (noises, kept) = (step.vectors_asked_for(false), step.vectors_asked_for(true).max(step.keep().len()));
+        if noises > predictor.noise_vectors() {
+            return refuse("noise vectors of a step", noises, "at most what the rule says it draws");
+        }
+        if kept > predictor.memory_vectors() {
+            return refuse("memory vectors of a step", kept, "at most what the rule says it keeps");
+        }
+        Ok(Self::Staged(Box::new(step)))
+    }
+
+    /// Evaluations of the score per chain.
+    pub fn nfe<T: Real>(&self, predictor: &dyn Predictor<T>, site: &StepSite<'_>) -> usize {
+        match self {
+            Self::Affine(_) => 1,
+            Self::Staged(step) => step.nfe(),
+            Self::Unknown => predictor.nfe_at(site),
+        }
+    }
+
+    /// Does the step. The context's noise and memory are the predictor's.
+    pub fn run<T: Real>(
+        &self,
+        predictor: &dyn Predictor<T>,
+        site: &StepSite<'_>,
+        cx: &mut StepContext<'_, T>,
+        mut x: BatchViewMut<'_, T>,
+    ) {
+        match self {
+            Self::Affine(step) => cx.affine(*step, site.over().from(), x.as_mut_slice()),
+            Self::Staged(step) => cx.staged(step, x.as_mut_slice()),
+            Self::Unknown => predictor.predict(cx, site.over(), x),
+        }
+    }
+}
