@@ -186,7 +186,7 @@ impl<T: Real> Engine<'_, T> {
         let (phase, stream_node, number, after, vectors, uniforms, coefficients) = match kind {
             StepKind::Corrector => {
                 let (after, rule) = (program.counts[node] as u64 - inner - 1, self.corrector);
-                let coefficients = &program.corrections[node];
+                let coefficients = program.correction(node, inner);
                 (Phase::Corrector, node, inner, after, rule.noise_vectors(), rule.uniforms(), coefficients)
             }
             StepKind::Predictor => {

@@ -17,6 +17,8 @@ pub(super) struct Program {
     pub predictions: Vec<Coefficients>,
     /// The corrector's step at each node, if there is one.
     pub corrections: Vec<Coefficients>,
+    /// The corrector's first step at each node, if it differs from the others there.
+    first_corrections: Vec<Option<Coefficients>>,
     /// The final denoising step.
     pub denoise: Option<AffineStep>,
     /// Evaluations of the score per chain in the whole run.
@@ -120,6 +122,11 @@ impl Program {
             if n == 0 { Ok(Coefficients::Unknown) } else { known(corrector.affine_step(process, t), staged) }
         });
         let corrections = corrections.collect::<Result<Vec<_>, _>>()?;
+        let first_corrections = grid.nodes().iter().zip(&corrections).map(|(&t, later)| -> Result<_, ParameterError> {
+            let first = if later.staged().is_some() { corrector.first_staged_step(process, t)? } else { None };
+            Ok(first.map(|step| Coefficients::Staged(Box::new(step))))
+        });
+        let first_corrections = first_corrections.collect::<Result<Vec<_>, _>>()?;
         let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
         let memory_vectors = [predictor.memory_vectors(), corrector.memory_vectors()];
         for (steps, vectors, kept) in [
@@ -131,15 +138,30 @@ impl Program {
                 step.staged().map_or(Ok(()), |step| check_staged::<T>(step, vectors, kept, process, t))?;
             }
         }
+        for (step, &t) in first_corrections.iter().zip(grid.nodes()) {
+            let step = step.as_ref().and_then(Coefficients::staged);
+            let check = |step| check_staged::<T>(step, corrector.noise_vectors(), memory_vectors[1], process, t);
+            step.map_or(Ok(()), check)?;
+        }
         check_step::<T>(denoise, 0, grid.early_stop())?;
         let mut nfe = u64::from(denoise.is_some());
         for step in &predictions {
             nfe = nfe.saturating_add(step.nfe(predictor.nfe()));
         }
-        for (step, &n) in corrections.iter().zip(&counts) {
-            nfe = nfe.saturating_add(step.nfe(corrector.nfe()).saturating_mul(n as u64));
+        for ((step, first), &n) in corrections.iter().zip(&first_corrections).zip(&counts) {
+            let at_first = match first {
+                _ if n == 0 => continue,
+                Some(first) => first.nfe(0),
+                None => match step {
+                    Coefficients::Unknown => corrector.first_nfe() as u64,
+                    _ => step.nfe(corrector.nfe()),
+                },
+            };
+            nfe = nfe.saturating_add(at_first);
+            nfe = nfe.saturating_add(step.nfe(corrector.nfe()).saturating_mul(n as u64 - 1));
         }
-        let staged = predictions.iter().chain(&corrections).filter_map(Coefficients::staged);
+        let firsts = first_corrections.iter().flatten();
+        let staged = predictions.iter().chain(&corrections).chain(firsts).filter_map(Coefficients::staged);
         let scratch_vectors = staged.map(StagedStep::scratch_vectors).max().unwrap_or(0);
         let mut first_step = vec![0];
         let mut steps = 0;
@@ -161,6 +183,7 @@ impl Program {
             counts,
             predictions,
             corrections,
+            first_corrections,
             denoise,
             nfe,
             scratch_vectors,
@@ -195,12 +218,18 @@ impl Program {
 
     /// The coefficients of step number `step`, if it is staged.
     pub fn staged(&self, step: u64) -> Option<&StagedStep> {
-        let Place { kind, node, .. } = self.place(step);
+        let Place { kind, node, inner } = self.place(step);
         match kind {
-            StepKind::Corrector => self.corrections[node].staged(),
+            StepKind::Corrector => self.correction(node, inner).staged(),
             StepKind::Predictor => self.predictions[node].staged(),
             StepKind::Denoise => None,
         }
+    }
+
+    /// The corrector's step number `inner` at a node.
+    pub fn correction(&self, node: usize, inner: u64) -> &Coefficients {
+        let first = if inner == 0 { self.first_corrections[node].as_ref() } else { None };
+        first.unwrap_or(&self.corrections[node])
     }
 
     /// Step number `step`.

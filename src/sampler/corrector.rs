@@ -37,6 +37,12 @@ pub trait Corrector<T: Real>: Debug + Send + Sync {
         1
     }
 
+    /// Evaluations of the score per chain in the first step at a node, if that takes another number: a rule that keeps the
+    /// score of the present point has none yet. For rules with [`correct`](Self::correct); staged steps are counted.
+    fn first_nfe(&self) -> usize {
+        self.nfe()
+    }
+
     /// Noise vectors per step: always the same number, whatever happens inside.
     fn noise_vectors(&self) -> usize {
         1
@@ -81,6 +87,16 @@ pub trait Corrector<T: Real>: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// The first step at a node, if it differs from the [`staged_step`](Self::staged_step)s that follow it there: the memory
+    /// holds what an earlier node left. Asked only if there is a staged step.
+    ///
+    /// # Errors
+    /// As `staged_step`.
+    fn first_staged_step(&self, process: &dyn ForwardProcess, at: f64) -> Result<Option<StagedStep>, ParameterError> {
+        let _ = (process, at);
+        Ok(None)
+    }
+
     /// One step of all chains in `x`, in place. Called only if [`affine_step`](Self::affine_step) and
     /// [`staged_step`](Self::staged_step) give `None`.
     ///
@@ -121,6 +137,9 @@ macro_rules! corrector_by_reference {
             fn nfe(&self) -> usize {
                 (**self).nfe()
             }
+            fn first_nfe(&self) -> usize {
+                (**self).first_nfe()
+            }
             fn noise_vectors(&self) -> usize {
                 (**self).noise_vectors()
             }
@@ -141,6 +160,9 @@ macro_rules! corrector_by_reference {
             }
             fn staged_step(&self, process: &dyn ForwardProcess, at: f64) -> Result<Option<StagedStep>, ParameterError> {
                 (**self).staged_step(process, at)
+            }
+            fn first_staged_step(&self, process: &dyn ForwardProcess, at: f64) -> Result<Option<StagedStep>, ParameterError> {
+                (**self).first_staged_step(process, at)
             }
             fn correct(&self, cx: &mut StepContext<'_, T>, at: f64, x: BatchViewMut<'_, T>) {
                 (**self).correct(cx, at, x);

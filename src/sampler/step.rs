@@ -79,6 +79,8 @@ pub(crate) struct Workspace<T> {
     /// What the predictor and the corrector keep from step to step: vector after vector, each `d x n`.
     memory: [Vec<T>; 2],
     noise: TileNoise<T>,
+    /// Numbers of a step's own in f64: energies, say.
+    numbers: Vec<f64>,
     bad: Vec<(usize, BadScore)>,
 }
 
@@ -104,6 +106,7 @@ impl<T: Real> Workspace<T> {
             step: vec![T::default(); step_vectors * dim * n],
             memory: [Vec::new(), Vec::new()],
             noise: TileNoise::new(noise, dim, n),
+            numbers: Vec::new(),
             bad: Vec::new(),
         }
     }
@@ -438,6 +441,19 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// Returns what [`take_scratch`](Self::take_scratch) gave.
     pub fn return_scratch(&mut self, scratch: Vec<T>) {
         self.workspace.step = scratch;
+    }
+
+    /// `len` numbers of the step's own in f64, full of rubbish: energies and their differences need all digits, whatever the
+    /// chains' scalar. Give them back by [`return_numbers`](Self::return_numbers), or they are allocated again.
+    pub fn take_numbers(&mut self, len: usize) -> Vec<f64> {
+        let mut numbers = std::mem::take(&mut self.workspace.numbers);
+        numbers.resize(len, 0.0);
+        numbers
+    }
+
+    /// Returns what [`take_numbers`](Self::take_numbers) gave.
+    pub fn return_numbers(&mut self, numbers: Vec<f64>) {
+        self.workspace.numbers = numbers;
     }
 
     /// What the rule keeps from step to step: `memory_vectors` times `d x n`, vector after vector, each chain after chain.
