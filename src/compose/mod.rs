@@ -11,6 +11,7 @@ mod prepared;
 mod program;
 mod run;
 mod schedule;
+mod step_size_tuning;
 mod tiles;
 
 pub use observer::{Observer, Progress, Trajectory};
@@ -18,3 +19,4 @@ pub use predictor_corrector::{LangevinSampler, PredictorCorrector, ReverseSolver
 pub use program::PlannedStep;
 pub use run::Run;
 pub use schedule::Schedule;
+pub use step_size_tuning::{StepSizeTuning, TunedNode, TunedStepSizes};
