@@ -1,7 +1,7 @@
 //! [`Adjusted`]: a Langevin step that Metropolis accepts or rejects.
 
 use super::line_integral::Quadrature;
-use super::metropolis::{Evaluate, InStep, Kept, Known, Outside, accepts, log_acceptance, scratch_of};
+use super::metropolis::{Evaluate, InStep, Kept, Known, Outside, accepts, call_back, log_acceptance, scratch_of};
 use crate::batch::BatchView;
 use crate::error::{ParameterError, ScoreError};
 use crate::real::Real;
@@ -78,6 +78,8 @@ impl<T: Real> Adjusted<'_, T> {
         }
         y.copy_from_slice(x);
         law.cx.combine(self.step, 0, s_x, y);
+        let mut lost = Vec::new();
+        call_back(dim, x, y, |j| lost.push(j));
         self.evaluate(&mut law, y, s_y, rest_y, log_y);
         // the score is its own rest if nothing is known
         let (f_x, f_y) = if self.has_rest() { (&*rest_x, &*rest_y) } else { (&*s_x, &*s_y) };
@@ -88,6 +90,7 @@ impl<T: Real> Adjusted<'_, T> {
         let after = Known { point: y, score: s_y, rest: f_y, log: log_y };
         let rule = (self.step, self.quadrature, self.known.is_some());
         log_acceptance(&mut law, rule, before, after, (room, sums), ratio);
+        lost.iter().for_each(|&j| ratio[j] = f64::NEG_INFINITY);
         for (j, &ratio) in ratio.iter().enumerate() {
             if accepts(law.cx, j, ratio) {
                 let chain = j * dim..(j + 1) * dim;
@@ -124,6 +127,7 @@ impl<T: Real> Adjusted<'_, T> {
         let (s_w, rest_w) = more.split_at_mut(x.len());
         w.copy_from_slice(x);
         law.cx.combine(self.step, 1, s_x, w);
+        call_back(law.cx.dim(), x, w, |_| ());
         self.evaluate(law, w, s_w, rest_w, &mut []);
         let f_w = if self.has_rest() { &*rest_w } else { &*s_w };
         out.fill(0.0);

@@ -1,7 +1,7 @@
 //! [`Hmc`] and [`ScoreHmc`]: Hamiltonian Monte Carlo at one time, with the log-density or with the energy along the path.
 
 use super::chain_sums::add_chain_sums;
-use super::metropolis::{Evaluate, InStep, Kept, accepts, scratch_of};
+use super::metropolis::{Evaluate, InStep, Kept, accepts, call_back, scratch_of};
 use super::step_sizes::StepSizes;
 use crate::batch::BatchViewMut;
 use crate::error::ParameterError;
@@ -101,8 +101,8 @@ impl<E> fmt::Debug for Hmc<E> {
 /// a = x_1 - x_0,  b = x_2 - x_1
 /// ln p(x_2) - ln p(x_0) = (< s_0, 3a - b > + 4 < s_1, a + b > + < s_2, 3b - a >) / 6 + O(e^5)
 /// ```
-/// It costs no evaluation and changes its sign with the direction of time. (The trapezoidal rule on each leapfrog would leave
-/// `e^2 (|s'|^2 - |s|^2)/8` of the whole energy, whatever the law, and mend little.) The number of leapfrogs is even.
+/// It costs no evaluation and changes its sign with the direction of time. (With the trapezoidal rule on
+/// each leapfrog the whole error of the energy would be `e^2 (|s'|^2 - |s|^2)/8`, whatever the law, which mends little.) The number of leapfrogs is even.
 /// Else all is as in [`Hmc`]: the proposal, evaluations, noise; but the invariant law is `p_t` up to the quadrature's
 /// error, and there is none if the score is not a gradient.
 ///
@@ -247,6 +247,8 @@ fn trajectory<T: Real>(
         let (from, to, s_from, s_to) = (&*from[here], &mut *to[0], &*s_from[here], &mut *s_to[0]);
         dispatch(Kick { c: half, v: s_from, to: p });
         dispatch(Move { from, c: whole, v: p, to });
+        // a trajectory that has left the numbers is given up
+        call_back(dim, x, to, |j| ratio[j] = f64::NEG_INFINITY);
         law.score(to, s_to);
         dispatch(Kick { c: half, v: s_to, to: p });
         here += 1;

@@ -135,8 +135,9 @@ impl<T: Real> Corrector<T> for LangevinStep {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(transparent))]
+#[cfg_attr(feature = "serde", serde(try_from = "portable_form::Annealed", into = "portable_form::Annealed"))]
 pub struct AnnealedLangevin {
+    signal_to_noise: f64,
     step: LangevinStep,
 }
 
@@ -146,13 +147,19 @@ impl AnnealedLangevin {
     /// # Errors
     /// [`ParameterError`] unless `signal_to_noise` is finite and positive.
     pub fn new(signal_to_noise: f64) -> Result<Self, ParameterError> {
-        Ok(Self { step: LangevinStep::langevin(StepSizes::annealed(signal_to_noise)?) })
+        Ok(Self { signal_to_noise, step: LangevinStep::langevin(StepSizes::annealed(signal_to_noise)?) })
     }
 
     /// The same step sizes with the step of [`OuSplit`](super::OuSplit).
     #[must_use]
     pub fn with_ou_split(self) -> Self {
-        Self { step: LangevinStep::ou_split(self.step.step_sizes) }
+        Self { step: LangevinStep::ou_split(self.step.step_sizes), ..self }
+    }
+
+    /// `r`.
+    #[must_use]
+    pub fn signal_to_noise(&self) -> f64 {
+        self.signal_to_noise
     }
 
     /// The step.
@@ -175,7 +182,7 @@ impl<T: Real> Corrector<T> for AnnealedLangevin {
 /// The serialised form, checked when read.
 #[cfg(feature = "serde")]
 mod portable_form {
-    use super::{LangevinStep, ParameterError, StepSizes};
+    use super::{AnnealedLangevin, LangevinStep, ParameterError, StepSizes};
 
     #[derive(serde::Serialize, serde::Deserialize)]
     pub(super) struct Form {
@@ -183,6 +190,26 @@ mod portable_form {
         splits: bool,
         #[serde(default)]
         reference_variance: Option<f64>,
+    }
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    pub(super) struct Annealed {
+        signal_to_noise: f64,
+        #[serde(default)]
+        splits: bool,
+    }
+
+    impl From<AnnealedLangevin> for Annealed {
+        fn from(a: AnnealedLangevin) -> Self {
+            Self { signal_to_noise: a.signal_to_noise, splits: a.step.splits }
+        }
+    }
+    impl TryFrom<Annealed> for AnnealedLangevin {
+        type Error = ParameterError;
+        fn try_from(a: Annealed) -> Result<Self, ParameterError> {
+            let plain = Self::new(a.signal_to_noise)?;
+            Ok(if a.splits { plain.with_ou_split() } else { plain })
+        }
     }
 
     impl From<LangevinStep> for Form {

@@ -14,8 +14,9 @@ use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
 use crate::math::portable::ln;
 use crate::real::Real;
-use crate::sampler::step::{AffineStep, StepContext};
+use crate::sampler::step::{AffineStep, AllFinite, StepContext};
 use crate::score::{LogDensity, ScoreModel};
+use crate::simd::dispatch;
 
 /// Stands for `ln 0`: finite in f32, too, so that it can be kept in a chain's memory.
 const NO_DENSITY: f64 = -1e38;
@@ -167,6 +168,20 @@ pub(super) fn log_acceptance<T: Real>(
             *out = f64::NEG_INFINITY;
         } else if *x == NO_DENSITY {
             *out = f64::INFINITY;
+        }
+    }
+}
+
+/// Puts every proposal that is not finite back to where its chain stands, and tells which: it is rejected, and no model has
+/// to score it.
+pub(super) fn call_back<T: Real>(dim: usize, x: &[T], y: &mut [T], mut lost: impl FnMut(usize)) {
+    if dispatch(AllFinite(y)) {
+        return;
+    }
+    for (j, (x, y)) in x.chunks(dim).zip(y.chunks_mut(dim)).enumerate() {
+        if !dispatch(AllFinite(y)) {
+            y.copy_from_slice(x);
+            lost(j);
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::sampler::staged::StagedStep;
 /// The step size `h` is in squared units of the state, as for the other Langevin steps: without persistence this is
 /// [`UnadjustedLangevin`](super::UnadjustedLangevin) with step size `h`. On `N(0, v I)` the chain settles at variance
 /// `v / (1 - h/(2v))` whatever the persistence, so the momentum buys speed at the same bias: with `h` small and
-/// persistence near `1 - 2 sqrt(2h/v)` a chain forgets its start in about `1/sqrt(h/v)` steps instead of `v/h`.
+/// persistence near `1 - 2 sqrt(2h/v)` a chain forgets its start in about `sqrt(v/(2h))` steps instead of `v/h`.
 ///
 /// The momentum is drawn afresh in the first step at each node: one that comes from another law would not be independent
 /// of the state. So a schedule with one step per node gets no use of it.
