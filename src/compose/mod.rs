@@ -13,6 +13,7 @@ mod prepared;
 mod program;
 mod run;
 mod schedule;
+mod step_size_tuning;
 mod step_table;
 mod tiles;
 
@@ -22,4 +23,5 @@ pub use predictor_corrector::{LangevinSampler, PredictorCorrector, ReverseSolver
 pub use program::PlannedStep;
 pub use run::Run;
 pub use schedule::Schedule;
+pub use step_size_tuning::{StepSizeTuning, TunedNode, TunedStepSizes};
 pub use step_table::{StepRow, StepTable, StepTableError, TableEvaluation, TableNode};

@@ -123,9 +123,14 @@ impl<T: Real> Corrector<T> for OuSplit {
     fn affine_step(&self, process: &dyn ForwardProcess, at: f64) -> Option<AffineStep> {
         let prior = process.prior_std_dev(at);
         let v = self.reference_variance.unwrap_or(prior * prior);
-        let h = self.step_size / v;
-        Some(AffineStep { state: 1.0, score: -v * exp_m1(-h), noise: (-v * exp_m1(-2.0 * h)).sqrt() })
+        Some(ou_split(self.step_size, v))
     }
+}
+
+/// The step of [`OuSplit`]: size `h`, reference variance `v`.
+pub(super) fn ou_split(h: f64, v: f64) -> AffineStep {
+    let h = h / v;
+    AffineStep { state: 1.0, score: -v * exp_m1(-h), noise: (-v * exp_m1(-2.0 * h)).sqrt() }
 }
 
 /// The serialised forms, checked when read.

@@ -1,7 +1,28 @@
 //! Correctors, an algorithm a file.
 
+mod adjusted;
+mod chain_sums;
+mod hmc;
 mod langevin;
+mod langevin_step;
+mod line_integral;
+mod mala;
+mod metropolis;
 mod repaint;
+mod restart;
+mod score_metropolis;
+mod snr_langevin;
+mod step_sizes;
+mod underdamped;
 
+pub use hmc::{Hmc, ScoreHmc};
 pub use langevin::{OuSplit, UnadjustedLangevin};
+pub use langevin_step::{AnnealedLangevin, LangevinStep};
+pub use line_integral::LineIntegral;
+pub use mala::{Mala, PcnLangevin};
 pub use repaint::RePaint;
+pub use restart::Restart;
+pub use score_metropolis::{Knowledge, KnownPart, NothingKnown, ScoreMetropolis};
+pub use snr_langevin::SnrLangevin;
+pub use step_sizes::StepSizes;
+pub use underdamped::UnderdampedLangevin;
