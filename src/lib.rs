@@ -23,6 +23,7 @@
 //! - [`law`]: [`Law`](law::Law), data with closed forms to test against
 //! - [`score`]: [`ScoreModel`], exact, wrapped and your own
 //! - [`guidance`]: scores given a class or a vector per chain, and classifier-free guidance
+//! - [`composition`]: products, powers, quotients and mixtures of score models
 //! - [`sampler`]: [`Predictor`](sampler::Predictor), [`Corrector`](sampler::Corrector), [`Sampler`], and what a run returns
 //! - [`compose`]: [`PredictorCorrector`], and runs that pause
 //!
@@ -50,6 +51,7 @@
 pub mod batch;
 pub mod chain_law;
 pub mod compose;
+pub mod composition;
 pub mod error;
 pub mod grid;
 pub mod guarantees;
