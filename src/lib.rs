@@ -34,6 +34,7 @@
 //! - [`metrics`]: distances between samples and to laws
 //! - [`chain_law`]: exact laws of discretised chains
 //! - [`guarantees`]: error bounds, plans, and what a run certifies
+//! - [`unnormalised`]: targets that are known by a log-density alone
 //!
 //! # Determinism
 //! Chain `i` under a seed is the same bits for any number of threads, tile size, split, pause, and machine; the exceptions
@@ -73,6 +74,7 @@ mod real;
 pub mod sampler;
 pub mod score;
 mod simd;
+pub mod unnormalised;
 
 pub use compose::{PredictorCorrector, Schedule};
 pub use error::{ParameterError, ScoreError};
