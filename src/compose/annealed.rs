@@ -1,5 +1,6 @@
 //! [`AnnealedSampler`]: importance weights and resampling along the steps of a sampler.
 
+use super::kernel::{Kernel, PIECE, log_ratios};
 use super::predictor_corrector::PredictorCorrector;
 use super::resampling::{effective_sample_size, log_sum_exp, normalised, systematic};
 use super::run::Run;
@@ -12,9 +13,7 @@ use crate::noise::{NoiseField, Phase, Stream};
 use crate::parallel::in_order;
 use crate::process::{ForwardProcess, OrnsteinUhlenbeck};
 use crate::real::Real;
-use crate::sampler::{
-    ChainFailure, Corrector, FailureCause, NoCorrector, Predictor, SampleError, StagedStep, Stay, StepKind, Term,
-};
+use crate::sampler::{ChainFailure, Corrector, FailureCause, NoCorrector, Predictor, SampleError, Stay, StepKind};
 use crate::score::LogDensity;
 use std::f64::consts::TAU;
 use std::ops::Range;
@@ -78,18 +77,6 @@ pub struct AnnealedSampler<S, F = OrnsteinUhlenbeck, P = Stay, C = NoCorrector> 
     threshold: f64,
     island: Option<u64>,
 }
-
-/// The density of a predictor's step.
-#[derive(Debug, Clone)]
-enum Kernel {
-    /// The chains do not move.
-    Stay,
-    /// A Gaussian: the step adds these multiples of its noise vectors to a mean.
-    Noise(Vec<(usize, f64)>),
-}
-
-/// Chains whose densities are asked for together.
-const PIECE: usize = 256;
 
 impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::Scalar>> AnnealedSampler<S, F, P, C> {
     /// Weights for the chains of a sampler: its model's densities, its prior, grid, predictor and corrector.
@@ -270,7 +257,10 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             Kernel::Noise(terms) => {
                 let before = run.states.clone();
                 self.moves.advance(run, 1)?;
-                let ratios = self.kernel_ratios(node, terms, &before, run);
+                let over = self.moves.grid().interval(node);
+                let back = self.moves.process().transition(over.to(), over.from());
+                let first_vector = node as u64 * self.moves.predictor().noise_vectors() as u64;
+                let ratios = log_ratios(terms, first_vector, back, &before, run);
                 logs.iter_mut().zip(ratios).for_each(|(log, ratio)| *log += ratio);
             }
         }
@@ -280,44 +270,6 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             *log = if log.is_nan() || *log == f64::INFINITY { f64::NEG_INFINITY } else { *log + l };
         }
         Ok(())
-    }
-
-    /// `ln r(x | x') - ln f(x' | x)` of each chain's step from `x` (`before`) to `x'` (now).
-    fn kernel_ratios(
-        &self,
-        node: usize,
-        terms: &[(usize, f64)],
-        before: &Batch<S::Scalar>,
-        run: &Run<S::Scalar>,
-    ) -> Vec<f64> {
-        let over = self.moves.grid().interval(node);
-        let back = self.moves.process().transition(over.to(), over.from());
-        let (dim, first) = (before.nrows(), run.first_chain);
-        let vectors = self.moves.predictor().noise_vectors();
-        let spread: f64 = terms.iter().map(|(_, c)| c * c).sum();
-        let constant = 0.5 * dim as f64 * ln(spread / back.variance);
-        let (field, stream) = (NoiseField::new(run.seed), Stream { phase: Phase::Predictor, node: 0 });
-        let n = before.ncols();
-        let pieces = in_order(n.div_ceil(PIECE), |piece| {
-            let columns = piece * PIECE..n.min((piece + 1) * PIECE);
-            let chain = first + columns.start as u64;
-            let mut noise = vec![S::Scalar::default(); dim * columns.len()];
-            let mut sums = vec![0.0; noise.len()];
-            for &(vector, c) in terms {
-                let draw = ((node * vectors + vector) * dim) as u64;
-                field.fill_slabs(stream, chain, draw, dim, 1, &mut noise);
-                sums.iter_mut().zip(&noise).for_each(|(sum, z)| *sum += c * z.as_f64());
-            }
-            let one = |(j, sum): (usize, &[f64])| {
-                let forward: f64 = sum.iter().map(|e| e * e).sum();
-                let (old, new) = (before.column(j), run.states.column(j));
-                let away = |(x, y): (&S::Scalar, &S::Scalar)| x.as_f64() - back.scale * y.as_f64();
-                let backward: f64 = old.iter().zip(new.iter()).map(away).map(|e| e * e).sum();
-                constant + 0.5 * (forward / spread - backward / back.variance)
-            };
-            columns.zip(sums.chunks_exact(dim)).map(one).collect::<Vec<f64>>()
-        });
-        pieces.concat()
     }
 
     /// The model's log-densities of all chains at a node. Chains without a number fail.
@@ -414,33 +366,6 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         }
         let size = size as usize;
         Ok((0..n / size).map(|k| k * size..(k + 1) * size).collect())
-    }
-}
-
-impl Kernel {
-    fn with_noise(terms: Vec<(usize, f64)>) -> Result<Self, ParameterError> {
-        let spread: f64 = terms.iter().map(|(_, c)| c * c).sum();
-        let allowed = "positive, or the step has no density (the predictor may also be Stay)";
-        ParameterError::check("the noise of a predictor step", spread.sqrt(), spread > 0.0, allowed)?;
-        Ok(Self::Noise(terms))
-    }
-
-    /// The density of a staged step, if its noise enters the new state alone.
-    fn of(step: Option<&StagedStep>) -> Result<Self, ParameterError> {
-        let refuse = |given: &str| {
-            let expected = "a density: Stay, or noise that enters the new state alone".to_owned();
-            Err(ParameterError::Shape { what: "a predictor step", expected, given: given.to_owned() })
-        };
-        let Some(step) = step else { return refuse("no coefficients") };
-        let is_noise = |&(term, c): &(Term, f64)| if let Term::Noise(i) = term { Some((i, c)) } else { None };
-        let before = step.stages().iter().map(|stage| &stage.point).chain(step.keep());
-        if before.flat_map(|sum| sum.terms()).any(|term| is_noise(term).is_some()) {
-            return refuse("noise that enters a score or is kept");
-        }
-        if step.stages().is_empty() && step.next().terms() == [(Term::State, 1.0)] {
-            return Ok(Self::Stay);
-        }
-        Self::with_noise(step.next().terms().iter().filter_map(is_noise).collect())
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod annealed;
 mod engine;
+mod kernel;
 mod observer;
 mod predictor_corrector;
 mod prepared;

@@ -90,13 +90,13 @@ impl<M: LogDensity> MixtureOfModels<M> {
             let own = || logs[j..].iter().step_by(n).copied();
             let most = own().fold(f64::NEG_INFINITY, f64::max);
             // NaN does not show in a maximum, but in the sum
-            let sum: f64 = own().map(|log| if log == most { 1.0 } else { exp(log - most) }).sum();
+            let sum: f64 = own().map(|log| over(log, most)).sum();
             *out = if most == f64::NEG_INFINITY && !sum.is_nan() { most } else { most + ln(sum) };
         }
         Ok(())
     }
 
-    /// Writes the shares of the parts, part after part.
+    /// Writes the shares of the parts, part after part. Without a density anywhere they are NaN, and so is the score.
     fn shares_into(
         &self,
         t: f64,
@@ -106,9 +106,12 @@ impl<M: LogDensity> MixtureOfModels<M> {
         scratch: &mut [M::Scalar],
     ) -> Result<(), ScoreError> {
         self.joint_logs_into(t, x, shares, totals, scratch)?;
-        for own in shares.chunks_exact_mut(x.n_chains()) {
-            // without a density anywhere: -inf + inf, and the score is NaN
-            own.iter_mut().zip(&*totals).for_each(|(share, total)| *share = exp(*share - total));
+        let n = x.n_chains();
+        for j in 0..n {
+            let most = shares[j..].iter().step_by(n).copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = shares[j..].iter().step_by(n).map(|&log| over(log, most)).sum();
+            let sum = if most == f64::NEG_INFINITY { f64::NAN } else { sum };
+            shares[j..].iter_mut().step_by(n).for_each(|share| *share = over(*share, most) / sum);
         }
         Ok(())
     }
@@ -145,6 +148,11 @@ impl<M: LogDensity> MixtureOfModels<M> {
         let factor = |i: usize| Some(&shares[i * n..(i + 1) * n]).filter(|own| own.iter().any(|&w| w != 0.0));
         self.parts.sum_into(asked, x, out, scratch, |i| factor(i).map(Factor::PerChain))
     }
+}
+
+/// `e^(log - most)`, and 1 for `most` itself, infinite or not.
+fn over(log: f64, most: f64) -> f64 {
+    if log == most { 1.0 } else { exp(log - most) }
 }
 
 impl<M: LogDensity> ScoreModel for MixtureOfModels<M> {

@@ -202,8 +202,8 @@ impl<V: UnnormalisedTarget> Posterior<'_, V> {
                 }
             }
             if step >= inner.burn_in {
-                let w = 1.0 / (n as f64 * inner.kept as f64);
-                for i in 0..n {
+                // a chain that has found no mass yet does not count
+                for i in (0..n).filter(|&i| room.logs[i] != f64::NEG_INFINITY) {
                     let own = i * dim..(i + 1) * dim;
                     let (point, of_joint) = (&room.points[own.clone()], &room.gradients[own.clone()]);
                     let gradient = &mut room.proposed_gradients[own];
@@ -211,10 +211,11 @@ impl<V: UnnormalisedTarget> Posterior<'_, V> {
                     for (((gradient, g), x), y) in gradient.iter_mut().zip(of_joint).zip(self.x).zip(point) {
                         *gradient = g - self.at.scale / self.at.variance * (x - self.at.scale * y);
                     }
-                    room.sums.add(self.at, self.x, i, w, point, gradient);
+                    room.sums.add(self.at, self.x, i, 1.0, point, gradient);
                 }
             }
         }
+        room.sums.normalise();
         Ok(accepted as f64 / (n * (inner.burn_in + inner.kept)) as f64)
     }
 
@@ -225,6 +226,10 @@ impl<V: UnnormalisedTarget> Posterior<'_, V> {
         let Transition { scale, variance } = self.at;
         for ((point, gradient), log) in points.chunks_exact(dim).zip(gradients.chunks_exact_mut(dim)).zip(logs) {
             let mut square = 0.0;
+            // without mass there is nothing but the likelihood to go by
+            if *log == f64::NEG_INFINITY {
+                gradient.fill(0.0);
+            }
             for ((y, g), x) in point.iter().zip(gradient).zip(self.x) {
                 let away = x - scale * y;
                 square += away * away;
@@ -242,6 +247,13 @@ impl Sums<'_> {
         self.denoising.fill(0.0);
         self.difference.fill(0.0);
         self.all.iter_mut().for_each(|sum| sum.fill(0.0));
+    }
+
+    /// Divides by the sum of the weights; NaN if there are none.
+    fn normalise(&mut self) {
+        let total: f64 = self.weight.iter().sum();
+        let own = self.weight.iter_mut().chain(self.denoising.iter_mut()).chain(self.difference.iter_mut());
+        own.chain(self.all.iter_mut().flat_map(|sum| sum.iter_mut())).for_each(|sum| *sum /= total);
     }
 
     /// Adds a point of weight `w` to a group.
