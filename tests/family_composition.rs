@@ -413,8 +413,9 @@ fn annealing_finds_the_integral_of_a_product() {
     let centre = diffused(&TWO, 0.0).1[0];
     let grid = || TimeGrid::uniform(2.0, 0.0, 25).unwrap();
     let check = |weighted: WeightedSamples<f64>| {
-        within(weighted.log_evidence(), truth, 0.05);
-        within(weighted.mean_of(|x| x[0]), centre, 0.05);
+        // the twins below are 0.66 and 1.3 away
+        within(weighted.log_evidence(), truth, 0.08);
+        within(weighted.mean_of(|x| x[0]), centre, 0.08);
         // the twin: the tolerance tells the integral from that of one part squared, or of the parts at another time
         let e = weighted.log_evidence();
         for wrong in [diffused(&TWO, 2.0).2, diffused(&[TWO[0], TWO[0]], 0.0).2] {
@@ -762,12 +763,14 @@ fn mixed_scores_of_gaussian_targets_are_exact() {
     let law = Gaussian::diagonal(vec![0.5, -1.0, 2.0], vec![0.3, 1.0, 2.5]).unwrap();
     let exact = ExactScore::new(law.clone(), OrnsteinUhlenbeck);
     let plain = || MonteCarloScore::new(target_of(law.clone(), 7.0)).unwrap();
+    // wider than the target, so that weights in its tails are bounded
+    let wide = || plain().with_reference(vec![0.5, -0.5, 1.0], 3.0).unwrap();
     let x = [0.3, -1.2, 1.5, 0.7, -0.9, 2.2];
     for (model, times) in [
         (plain().with_importance(64).unwrap(), [0.05, 0.3]),
-        (plain().with_reference(vec![0.5, -0.5, 1.0], 2.0).unwrap(), [0.3, 1.5]),
+        (wide().with_importance(256).unwrap(), [0.3, 1.5]),
         (plain().with_langevin(LANGEVIN).unwrap(), [0.05, 0.3]),
-        (plain().with_reference(vec![0.5, -0.5, 1.0], 2.0).unwrap().with_langevin(LANGEVIN).unwrap(), [0.3, 1.5]),
+        (wide().with_langevin(LANGEVIN).unwrap(), [0.3, 1.5]),
     ] {
         for t in times {
             let (ours, truth) = (model.estimate(t, view(&x, 3)).unwrap(), exact.score(t, view(&x, 3)).unwrap());

@@ -18,11 +18,12 @@ use crate::score::LogDensity;
 use std::f64::consts::TAU;
 use std::ops::Range;
 
-/// Chains with importance weights along a sequence of densities: annealed importance sampling, and sequential Monte Carlo.
+/// Chains with importance weights along a sequence of densities: annealed importance sampling, and sequential Monte
+/// Carlo.
 ///
-/// The densities are the model's, `p_k = exp(l(t_k, x))` at the nodes of the grid, known up to factors. The chains start
-/// from the sampler's prior `q`. At each node the corrector moves them. On the way from node `k` to the next, at `t_k` and `t_{k+1}`,
-/// the logarithm of a chain's weight changes by
+/// The densities are the model's, `p_k = exp(l(t_k, x))` at the nodes of the grid, known up to factors. The chains
+/// start from the sampler's prior `q`. At each node the corrector moves them. On the way from node `k` to the next, at
+/// `t_k` and `t_{k+1}`, the logarithm of a chain's weight changes by
 ///
 /// ```text
 /// at the start                        l(t_0, x) - ln q(x)
@@ -30,25 +31,26 @@ use std::ops::Range;
 /// a predictor with noise, x to x'     l(t_{k+1}, x') - l(t_k, x) + ln r(x | x') - ln f(x' | x)
 /// ```
 /// where `f` is the density of the predictor's step, a Gaussian around a mean that the score gives, and `r` is the
-/// forward process's transition from `t_{k+1}` back to `t_k`. The step's own noise gives `f`, so that no score is asked for
-/// again. `r` need not be the reverse of `f`: an inexact predictor costs weight, not truth.
+/// forward process's transition from `t_{k+1}` back to `t_k`. The step's own noise gives `f`, so that no score is asked
+/// for again. `r` need not be the reverse of `f`: an inexact predictor costs weight, not truth.
 ///
-/// The mean weight estimates `int exp(l(t_N, x)) dx` without bias, and the weighted chains stand for the last density, if
-/// the corrector leaves each density invariant: Metropolis correctors with this log-density do. Unadjusted correctors add
-/// their bias of the order of the step size. With no corrector steps nothing is asked of anything but the last density.
+/// The mean weight estimates `int exp(l(t_N, x)) dx` without bias, and the weighted chains stand for the last density,
+/// if the corrector leaves each density invariant: Metropolis correctors with this log-density do. Unadjusted
+/// correctors add their bias of the order of the step size. Without corrector steps only the last density need be
+/// right. No density may be 0 where the next is not: a chain without weight never gets one again.
 ///
 /// With [resampling](Self::with_resampling), chains whose weights are small give way to copies of others when the
 /// effective sample size has fallen. After that the copies have equal weights.
 ///
 /// # Determinism
-/// Noise has the addresses of the sampler's steps. Without resampling chain `i` and its weight are a function of seed and
-/// chain, whatever the split. Resampling couples chains: the result is then a function of seed, first chain and number of
-/// chains. [Islands](Self::with_islands) limit that to blocks of chains with fixed numbers.
+/// Noise has the addresses of the sampler's steps. Without resampling chain `i` and its weight are a function of seed
+/// and chain, whatever the split. Resampling couples chains: the result is then a function of seed, first chain and
+/// number of chains. [Islands](Self::with_islands) limit that to blocks of chains with fixed numbers.
 ///
 /// # Errors
-/// [`ParameterError`] from [`new`](Self::new): a predictor without noise other than [`Stay`] (a flow has no density here), one
-/// whose noise enters a score, a final denoising step, a prior without a density.
-/// A chain fails where its log-density is NaN or `+inf`; where it is `-inf` the chain only has no weight.
+/// [`ParameterError`] from [`new`](Self::new): a predictor without noise other than [`Stay`] (a flow has no density
+/// here), one whose noise enters a score, a final denoising step, a prior without a density. A chain fails where its
+/// log-density is NaN or `+inf`; where it is `-inf` the chain only has no weight.
 /// # Source
 /// Neal 2001, *Annealed importance sampling*; Del Moral, Doucet and Jasra 2006, *Sequential Monte Carlo samplers* (the
 /// weights with backward kernels).
@@ -103,8 +105,8 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         Ok(Self { moves, kernels, threshold: 0.0, island: None })
     }
 
-    /// Resamples at a node when the effective sample size has fallen below this fraction of the chains: 0.5 is usual, 1 is
-    /// at every node, 0 (the default) is never. The last node is left alone unless the corrector works there.
+    /// Resamples at a node when the effective sample size has fallen below this fraction of the chains: 0.5 is usual, 1
+    /// is at every node, 0 (the default) is never. The last node is left alone unless the corrector works there.
     ///
     /// # Errors
     /// [`ParameterError`] unless `0 <= fraction <= 1`.
@@ -113,8 +115,9 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         Ok(Self { threshold: ParameterError::check("fraction", fraction, ok, "between 0 and 1")?, ..self })
     }
 
-    /// Resamples within islands of `size` chains, `0..size`, `size..2 size` and so on, which never meet. Islands are independent,
-    /// so they give standard errors without an assumption, and the same chains whatever the split at their borders.
+    /// Resamples within islands of `size` chains, `0..size`, `size..2 size` and so on, which never meet. Islands are
+    /// independent, so they give standard errors without an assumption, and the same chains whatever the split at their
+    /// borders.
     ///
     /// A run's chains must then be whole islands.
     ///
@@ -164,8 +167,8 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         self.anneal(run, logs, true)
     }
 
-    /// Chains that start from the user's own samples of the first node's density; the view's first chain number counts. The evidence
-    /// is then the ratio of the last and the first integral.
+    /// Chains that start from the user's own samples of the first node's density; the view's first chain number counts.
+    /// The evidence is then the ratio of the last and the first integral.
     ///
     /// # Errors
     /// As [`PredictorCorrector::start_from`] and [`sample_chains`](Self::sample_chains).
@@ -179,8 +182,8 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         self.anneal(run, logs, false)
     }
 
-    /// Takes a run to its end. `logs` are the logarithms of the weights so far; the first node's density is still missing in
-    /// them if `weigh_first`.
+    /// Takes a run to its end. `logs` are the logarithms of the weights so far; the first node's density is still
+    /// missing in them if `weigh_first`.
     fn anneal(
         &self,
         mut run: Run<S::Scalar>,
@@ -291,7 +294,8 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
                             ScoreError::Model(source) => source.to_string(),
                             error => error.to_string(),
                         };
-                        (logs[j], messages) = (f64::NAN, [messages, vec![(j, message)]].concat());
+                        logs[j] = f64::NAN;
+                        messages.push((j, message));
                     }
                 }
             }
@@ -319,8 +323,11 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         let known = failed(run);
         for (j, &log) in logs.iter().enumerate().filter(|&(j, log)| bad(*log) && !known[j]) {
             let chain = run.first_chain + j as u64;
-            let said = messages.iter().find(|(at, _)| *at == j).map(|(_, message)| message.clone());
-            let message = said.unwrap_or_else(|| format!("the log-density is {log}"));
+            // messages are in the order of their columns
+            let message = match messages.binary_search_by_key(&j, |(at, _)| *at) {
+                Ok(at) => messages[at].1.clone(),
+                Err(_) => format!("the log-density is {log}"),
+            };
             let (time, cause) = (self.moves.grid().node(node), FailureCause::Model(message));
             run.failures.push(ChainFailure { chain, step, kind, node, time, cause });
             run.states.column_mut(j).fill(S::Scalar::default());
@@ -328,7 +335,8 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         run.failures.sort_by_key(|failure| (failure.step, failure.chain));
     }
 
-    /// Resamples an island if its effective sample size has fallen. Chains that failed keep their places, without a weight.
+    /// Resamples an island if its effective sample size has fallen. Chains that failed keep their places, without a
+    /// weight.
     fn resample(
         &self,
         u: f64,

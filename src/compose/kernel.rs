@@ -49,8 +49,9 @@ impl Kernel {
     }
 }
 
-/// `ln r(x | x') - ln f(x' | x)` of each chain's step from `x` (`before`) to `x'` (now), where `f` adds noise with these
-/// terms, and `r` is the transition `back`. The step's noise begins with vector `first_vector` of the predictor's stream.
+/// `ln r(x | x') - ln f(x' | x)` of each chain's step from `x` (`before`) to `x'` (now), where `f` adds noise with
+/// these terms, and `r` is the transition `back`. The step's noise begins with vector `first_vector` of the predictor's
+/// stream.
 pub(super) fn log_ratios<T: Real>(
     terms: &[(usize, f64)],
     first_vector: u64,

@@ -38,8 +38,8 @@ pub fn effective_sample_size(log_weights: &[f64]) -> f64 {
 /// ```text
 /// place i has the ancestor a with  W_0 + ... + W_{a-1} <= (u + i)/n < W_0 + ... + W_a,     W_a = w_a / sum w
 /// ```
-/// One uniform number `u` serves all places. Element `a` is chosen `floor(n W_a)` or `ceil(n W_a)` times (up to the rounding of the
-/// sums), in the mean over `u` exactly `n W_a` times.
+/// One uniform number `u` serves all places. Element `a` is chosen `floor(n W_a)` or `ceil(n W_a)` times (up to the
+/// rounding of the sums), in the mean over `u` exactly `n W_a` times.
 ///
 /// # Errors
 /// [`ParameterError`] if a weight is negative or not finite, there are none, their sum is 0 or infinite, or `u` is not in

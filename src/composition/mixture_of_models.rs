@@ -15,17 +15,17 @@ use crate::score::{LogDensity, ScoreModel, for_equal_times};
 /// The diffused mixture is the mixture of the diffused laws, so this is exact at every time. Weights are normalised.
 ///
 /// The parts' log-densities must have one constant in common: all normalised, as those of
-/// [`ExactScore`](crate::score::ExactScore) are, or all with the same unknown factor at each time. Otherwise the factors
-/// act as weights.
+/// [`ExactScore`](crate::score::ExactScore) are, or all with the same unknown factor at each time. Otherwise the
+/// factors act as weights.
 ///
-/// One evaluation costs a log-density and a score of each part. The log-sum-exp is f64. A part whose share underflows has
-/// no part in the score. Where no part has a density, the score is NaN.
+/// One evaluation costs a log-density and a score of each part. The log-sum-exp is f64. A part whose share underflows
+/// has no part in the score. Where no part has a density, the score is NaN.
 ///
 /// # Errors
 /// [`ParameterError`] from [`new`](Self::new): no models, models of different dimensions, another number of weights,
 /// weights that are not finite and positive.
 /// # Source
-/// Du et al. 2023 (arXiv 2302.11552), section on mixtures.
+/// Du et al. 2023 (arXiv 2302.11552).
 /// # Example
 /// ```
 /// use score_diffusion::{composition::MixtureOfModels, prelude::*};

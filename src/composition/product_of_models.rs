@@ -10,16 +10,16 @@ use crate::score::{LogDensity, ScoreModel};
 /// ```text
 /// s(t, x) = sum_i w_i s_i(t, x),     ln p_t(x) = sum_i w_i ln p_{i,t}(x) + c(t)
 /// ```
-/// With all weights 1 it is a product: what all models find likely. One model with a weight is tempered: sharper above 1,
-/// flatter below. A negative weight divides: away from what that model finds likely. The models share `R^d`; a law with
-/// independent blocks of coordinates is [`law::Product`](crate::law::Product), another thing.
+/// With all weights 1 it is a product: what all models find likely. One model with a weight is tempered: sharper above
+/// 1, flatter below. A negative weight divides: away from what that model finds likely. The models share `R^d`; a law
+/// with independent blocks of coordinates is [`law::Product`](crate::law::Product), another thing.
 ///
 /// One evaluation costs one of each part whose weight is not 0.
 ///
 /// # What it is not
 /// At `t > 0` this is **not** the score of the product after diffusion, so a reverse solver with it does not sample the
-/// product. `p_t` here is a sequence of laws that ends at the product; see [the module](super) for what is exact. There is
-/// no law at all where the product of powers has no finite integral: with negative weights that is easily so.
+/// product. `p_t` here is a sequence of laws that ends at the product; see [the module](super) for what is exact. There
+/// is no law at all where the product of powers has no finite integral: with negative weights that is easily so.
 ///
 /// # Errors
 /// [`ParameterError`] from the constructors: no models, models of different dimensions, another number of weights, weights
@@ -27,8 +27,8 @@ use crate::score::{LogDensity, ScoreModel};
 /// # Source
 /// Du et al. 2023 (arXiv 2302.11552), who sample such compositions by Metropolis-corrected Langevin steps at each time.
 /// # Example
-/// The product of `N(0, 1)` with itself is `N(0, 1/2)`. The sum of scores stands for `N(0, 1/2)` at every time. The diffused
-/// product has another variance:
+/// The product of `N(0, 1)` with itself is `N(0, 1/2)`. The sum of scores stands for `N(0, 1/2)` at every time. The
+/// diffused product has another variance:
 /// ```
 /// use score_diffusion::composition::ProductOfModels;
 /// use score_diffusion::prelude::*;

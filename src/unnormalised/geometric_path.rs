@@ -14,9 +14,9 @@ use std::f64::consts::TAU;
 /// ln p_t(x) = b ln f(x) + (1 - b) ln N(x; mean, variance I),     b = alpha_t^2 / (alpha_t^2 + sigma_t^2)
 /// s(t, x)   = b grad ln f(x) - (1 - b) (x - mean)/variance
 /// ```
-/// For the Ornstein-Uhlenbeck process `b = e^-2t`. At time 0 it is the target. These are not the laws of the diffused target, so
-/// no reverse solver follows them; correctors at every node and importance weights do. The log-density is exact,
-/// so Metropolis correctors leave each law invariant.
+/// For the Ornstein-Uhlenbeck process `b = e^-2t`. At time 0 it is the target. These are not the laws of the diffused
+/// target, so no reverse solver follows them; correctors at every node and importance weights do. The log-density is
+/// exact, so Metropolis correctors leave each law invariant.
 ///
 /// One evaluation of score or log-density costs one of the target.
 ///

@@ -3,8 +3,8 @@
 //! An [`UnnormalisedTarget`] gives `ln f(x)` and its gradient. Two score models come of it:
 //! - [`MonteCarloScore`] estimates the score of the *diffused* target at each time by sampling the reverse transition.
 //!   Every predictor and corrector then works as if the score had been learned: reverse diffusion Monte Carlo.
-//! - [`GeometricPath`] leads from a Gaussian to the target by powers of the densities, with an exact log-density at each
-//!   time: for Metropolis correctors and annealed importance sampling.
+//! - [`GeometricPath`] leads from a Gaussian to the target by powers of the densities, with an exact log-density at
+//!   each time: for Metropolis correctors and annealed importance sampling.
 //!
 //! [`AnnealedSampler`](crate::compose::AnnealedSampler) over either estimates the evidence `int f(x) dx` with its standard
 //! error.

@@ -16,29 +16,32 @@ use std::f64::consts::TAU;
 /// ```text
 /// s(t, x) = E[(alpha x0 - x)/sigma^2 | x] = E[grad ln f(x0) | x]/alpha,     q(x0 | x) ~ f(x0) N(x; alpha x0, sigma^2 I)
 /// ```
-/// The first mean is quiet where the noise is large, the second where it is small. [`ScoreIdentity::Mixed`], the default,
-/// takes `E[a + c (b - a)]` with a `c` of its own for each chain and coordinate, fitted to the same points by
+/// The first mean is quiet where the noise is large, the second where it is small. [`ScoreIdentity::Mixed`], the
+/// default, takes `E[a + c (b - a)]` with a `c` of its own for each chain and coordinate, fitted to the same points by
 /// least squares. On a Gaussian target with diagonal covariance that is exact.
 ///
 /// Points of `q` come from one of two samplers:
-/// - importance sampling (the default, 64 pairs): from `N(x/alpha, sigma^2/alpha^2 I)`, with weights `f`. Good for small `t`. With a
-///   [reference](Self::with_reference) `N(m, v I)` near the target, points come from the reference given `x`, with weights
-///   `f/N(m, v I)`: good at every `t` in few dimensions. Points come in pairs on both sides of the centre.
-/// - [inner Langevin chains](Self::with_langevin), with Metropolis' rule: for more dimensions, where weights degenerate.
+/// - importance sampling (the default, 64 pairs): from `N(x/alpha, sigma^2/alpha^2 I)`, with weights `f`. Good for
+///   small `t`. With a [reference](Self::with_reference) `N(m, v I)` near the target, points come from the reference
+///   given `x`, with weights `f/N(m, v I)`: good at every `t` in few dimensions. Points come in pairs on both sides of
+///   the centre.
+/// - [inner Langevin chains](Self::with_langevin), with Metropolis' rule: for more dimensions, where weights
+///   degenerate.
 ///
-/// The number is an estimate: it has an error of the order of `1/sqrt(points)` and a bias of the order of `1/points`, the bias of
-/// inner chains decays with their length. [`estimate`](Self::estimate) gives standard errors. An estimate is a function of the model's seed, the time's
-/// bits, the chain's number and its state: no other chain, thread or order matters, and it is a smooth function of the state
-/// under importance sampling. Errors of different chains are independent.
+/// The number is an estimate: it has an error of the order of `1/sqrt(points)` and a bias of the order of `1/points`,
+/// the bias of inner chains decays with their length. [`estimate`](Self::estimate) gives standard errors. An estimate
+/// is a function of the model's seed, the time's bits, the chain's number and its state: no other chain, thread or
+/// order matters, and it is a smooth function of the state under importance sampling. Errors of different chains are
+/// independent.
 ///
 /// A score costs `2 pairs`, or `chains (1 + burn_in + kept)`, evaluations of the target. At `sigma = 0` it is the
 /// target's gradient, exactly.
 ///
 /// # Log-density
-/// [`LogDensity`] is the importance sampler's estimate of `ln p_t(x) + ln Z` (with as many pairs as inner chains), and `ln f` itself at `sigma = 0`. It is no exact density in
-/// between: Metropolis correctors at `t > 0` are off by its error. An [`AnnealedSampler`](crate::compose::AnnealedSampler)
-/// without corrector steps, on a grid that ends at 0, needs the exact one at the end only: its evidence has no bias, whatever the errors
-/// of the score.
+/// [`LogDensity`] is the importance sampler's estimate of `ln p_t(x) + ln Z` (with as many pairs as inner chains), and
+/// `ln f` itself at `sigma = 0`. It is no exact density in between: Metropolis correctors at `t > 0` are off by its error.
+/// An [`AnnealedSampler`](crate::compose::AnnealedSampler) without corrector steps, on a grid that ends at 0, needs the
+/// exact one at the end only: its evidence has no bias, whatever the errors of the score.
 ///
 /// # Errors
 /// [`ParameterError`] from the constructors. [`ScoreError::Undefined`] where the process has no marginal, or no signal.
@@ -84,7 +87,8 @@ enum Sampling {
     Langevin(InnerLangevin),
 }
 
-/// Inner chains of a [`MonteCarloScore`]: the Metropolis-adjusted Langevin algorithm on the posterior, from its Gaussian part.
+/// Inner chains of a [`MonteCarloScore`]: the Metropolis-adjusted Langevin algorithm on the posterior, from its
+/// Gaussian part.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct InnerLangevin {
@@ -94,8 +98,8 @@ pub struct InnerLangevin {
     pub burn_in: usize,
     /// Steps whose states count.
     pub kept: usize,
-    /// The step size in units of the variance of the Gaussian part, `1/(alpha^2/sigma^2 + 1/v)`; below 2, and smaller in many
-    /// dimensions.
+    /// The step size in units of the variance of the Gaussian part, `1/(alpha^2/sigma^2 + 1/v)`; below 2, and smaller
+    /// in many dimensions.
     pub step_size: f64,
 }
 
@@ -124,8 +128,8 @@ pub enum ScoreIdentity {
 pub struct ScoreEstimate {
     /// The scores, `d x n`: what `score` gives.
     pub score: Batch<f64>,
-    /// Their standard errors, `d x n`: by the delta method, over pairs of points or inner chains. Infinite for a single one. A
-    /// fitted mix makes them too small by a factor of about `1 - 1/points`.
+    /// Their standard errors, `d x n`: by the delta method, over pairs of points or inner chains. Infinite for a single
+    /// one. With a fitted mix of few points they are somewhat too small.
     pub standard_error: Batch<f64>,
     /// Effective number of points for each chain: of the importance weights, or the number of inner chains.
     pub effective_points: Vec<f64>,
@@ -154,8 +158,8 @@ impl<V: UnnormalisedTarget, F: ForwardProcess> MonteCarloScore<V, F> {
         Self { target, process, reference: None, sampling, identity, seed: 0 }.checked()
     }
 
-    /// Samples around a reference `N(mean, variance I)` that is near the target; take the variance rather too large, or weights
-    /// in the target's tails have no finite variance.
+    /// Samples around a reference `N(mean, variance I)` that is near the target; take the variance rather too large, or
+    /// weights in the target's tails have no finite variance.
     ///
     /// # Errors
     /// [`ParameterError`] if the mean has another length than the target or is not finite, or the variance is not finite and

@@ -1,5 +1,5 @@
-//! [`Posterior`]: the data given a diffused state, `q(x0 | x) ~ f(x0) N(x; alpha x0, sigma^2 I)`; weighted points of it, and
-//! the score from them.
+//! [`Posterior`]: the data given a diffused state, `q(x0 | x) ~ f(x0) N(x; alpha x0, sigma^2 I)`; weighted points of it,
+//! and the score from them.
 
 use super::geometric_path::squared_distance;
 use super::monte_carlo_score::{InnerLangevin, ScoreIdentity};
@@ -31,7 +31,8 @@ pub(super) struct Sums<'a> {
     weight: &'a mut [f64],
     denoising: &'a mut [f64],
     difference: &'a mut [f64],
-    /// `sum W a`, `sum W delta`, `sum W a delta` and `sum W delta^2` of all; in the end the score, and what `delta` is multiplied by.
+    /// `sum W a`, `sum W delta`, `sum W a delta` and `sum W delta^2` of all; in the end the score, and what `delta` is
+    /// multiplied by.
     all: [&'a mut [f64]; 4],
 }
 
@@ -164,8 +165,8 @@ impl<V: UnnormalisedTarget> Posterior<'_, V> {
         Ok(Tally { effective: sum * sum / squares, log_mean_weight })
     }
 
-    /// Inner chains by MALA on the posterior, started from its Gaussian part. Leaves the sums of the score in the room; the
-    /// result is the share of proposals that were accepted.
+    /// Inner chains by MALA on the posterior, started from its Gaussian part. Leaves the sums of the score in the room;
+    /// the result is the share of proposals that were accepted.
     pub fn by_langevin(&self, inner: &InnerLangevin, room: &mut Room<'_>) -> Result<f64, ScoreError> {
         let (dim, n) = (self.x.len(), inner.chains);
         let all = n * dim;
@@ -298,8 +299,8 @@ impl Sums<'_> {
         a.copy_from_slice(out);
     }
 
-    /// Writes the standard errors of the score that [`score_into`](Self::score_into) left: the groups are independent, and the
-    /// score is a ratio of sums over them.
+    /// Writes the standard errors of the score that [`score_into`](Self::score_into) left: the groups are independent,
+    /// and the score is a ratio of sums over them.
     pub fn standard_error_into(&self, out: &mut [f64]) {
         let (dim, n) = (out.len(), self.weight.len() as f64);
         let [score, _, c, _] = &self.all;

@@ -4,11 +4,12 @@ use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
 use std::fmt;
 
-/// A law on `R^d` that is known by `ln f(x)` and its gradient; `f` need not integrate to 1. With a potential, `f = e^-V`.
+/// A law on `R^d` that is known by `ln f(x)` and its gradient; `f` need not integrate to 1. With a potential `V`,
+/// `ln f = -V`.
 ///
 /// # What is relied on
-/// Element and column `j` of the results depend on column `j` of `x` alone, to the bit. `-inf` says that `f(x) = 0`; the
-/// gradient there is not looked at. NaN stops the chain that asked.
+/// Element and column `j` of the results depend on column `j` of `x` alone, to the bit. `-inf` says that `f(x) = 0`;
+/// the gradient there is not looked at. NaN stops the chain that asked.
 ///
 /// # Example
 /// ```
@@ -18,7 +19,12 @@ use std::fmt;
 /// struct Quartic;
 /// impl UnnormalisedTarget for Quartic {
 ///     fn dim(&self) -> usize { 2 }
-///     fn evaluate_into(&self, x: BatchView<f64>, logs: &mut [f64], mut gradients: BatchViewMut<f64>) -> Result<(), ScoreError> {
+///     fn evaluate_into(
+///         &self,
+///         x: BatchView<f64>,
+///         logs: &mut [f64],
+///         mut gradients: BatchViewMut<f64>,
+///     ) -> Result<(), ScoreError> {
 ///         for ((x, log), gradient) in x.chains().zip(logs).zip(gradients.chains_mut()) {
 ///             let square = x[0] * x[0] + x[1] * x[1];
 ///             *log = -0.25 * square * square;
@@ -36,8 +42,8 @@ pub trait UnnormalisedTarget: Send + Sync {
     /// Coordinates, `d`.
     fn dim(&self) -> usize;
 
-    /// Writes `ln f` of the `n` columns of the `d x n` batch `x` to `log_densities`, and its gradients to the `d x n` batch
-    /// `gradients`.
+    /// Writes `ln f` of the `n` columns of the `d x n` batch `x` to `log_densities`, and its gradients to the `d x n`
+    /// batch `gradients`.
     ///
     /// # Errors
     /// [`ScoreError`] if the shapes do not fit, or it cannot be computed.
@@ -89,7 +95,8 @@ pub struct TargetFn<G> {
 }
 
 impl<G: Fn(&[f64], &mut [f64]) -> f64 + Send + Sync> TargetFn<G> {
-    /// The target whose closure `f(x, gradient)` returns `ln f(x)` and writes its gradient; both slices have `dim` elements.
+    /// The target whose closure `f(x, gradient)` returns `ln f(x)` and writes its gradient; both slices have `dim`
+    /// elements.
     ///
     /// # Errors
     /// [`ParameterError`] if `dim` is 0.
