@@ -23,6 +23,7 @@
 //! - [`law`]: [`Law`](law::Law), data with closed forms to test against
 //! - [`score`]: [`ScoreModel`], exact, wrapped and your own
 //! - [`guidance`]: scores given a class or a vector per chain, and classifier-free guidance
+//! - [`composition`]: products, powers, quotients and mixtures of score models
 //! - [`sampler`]: [`Predictor`](sampler::Predictor), [`Corrector`](sampler::Corrector), [`Sampler`], and what a run returns
 //! - [`compose`]: [`PredictorCorrector`], and runs that pause
 //!
@@ -34,6 +35,7 @@
 //! - [`chain_law`]: exact laws of discretised chains
 //! - [`guarantees`]: error bounds, plans, and what a run certifies
 //! - [`likelihood`]: log-densities of data under a model, by the probability flow and by a bound
+//! - [`unnormalised`]: targets that are known by a log-density alone
 //!
 //! # Determinism
 //! Chain `i` under a seed is the same bits for any number of threads, tile size, split, pause, and machine; the exceptions
@@ -51,6 +53,7 @@
 pub mod batch;
 pub mod chain_law;
 pub mod compose;
+pub mod composition;
 pub mod error;
 pub mod grid;
 pub mod guarantees;
@@ -73,6 +76,7 @@ mod real;
 pub mod sampler;
 pub mod score;
 mod simd;
+pub mod unnormalised;
 
 pub use compose::{PredictorCorrector, Schedule};
 pub use error::{ParameterError, ScoreError};

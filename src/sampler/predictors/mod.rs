@@ -19,6 +19,7 @@ mod probability_flow;
 mod residual;
 mod reverse_diffusion;
 mod reverse_sde;
+mod stay;
 mod uni_pc;
 
 pub use accelerated_ddim::AcceleratedDdim;
@@ -37,4 +38,5 @@ pub use inpainted::Inpainted;
 pub use probability_flow::ProbabilityFlow;
 pub use reverse_diffusion::ReverseDiffusion;
 pub use reverse_sde::ReverseSde;
+pub use stay::Stay;
 pub use uni_pc::{UniPc, UniPcCorrection, UniPcScale};
