@@ -4,7 +4,7 @@ use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::{AffineStep, DirectionalStep, StagedStep, StepContext};
+use crate::sampler::{AffineStep, DirectionalStep, StagedStep, Sums};
 
 /// The steps of a predictor or a corrector from the nodes of a grid: affine, lists of sums, or known to the rule
 /// alone.
@@ -13,41 +13,6 @@ pub(super) struct Coefficients {
     affine: Vec<Option<AffineStep>>,
     /// As long as its last step needs it: empty for the rules that have none.
     sums: Vec<Option<Box<Sums>>>,
-}
-
-/// A step as a list of sums.
-#[derive(Debug, Clone)]
-pub(super) enum Sums {
-    /// With the same coefficients in all coordinates.
-    Staged(StagedStep),
-    /// With coefficients of its own in every direction of a basis.
-    Directional(DirectionalStep),
-}
-
-impl Sums {
-    /// Evaluations of the score per chain.
-    pub fn nfe(&self) -> usize {
-        match self {
-            Self::Staged(step) => step.nfe(),
-            Self::Directional(step) => step.nfe(),
-        }
-    }
-
-    /// `d x n` buffers that the step works with.
-    fn scratch_vectors(&self) -> usize {
-        match self {
-            Self::Staged(step) => step.scratch_vectors(),
-            Self::Directional(step) => step.scratch_vectors(),
-        }
-    }
-
-    /// Does the step.
-    pub fn carry_out<T: Real>(&self, cx: &mut StepContext<'_, T>, x: &mut [T]) {
-        match self {
-            Self::Staged(step) => cx.staged(step, x),
-            Self::Directional(step) => cx.directional(step, x),
-        }
-    }
 }
 
 impl Coefficients {
@@ -129,10 +94,11 @@ impl Coefficients {
             check_step::<T>(*step, vectors, t)?;
         }
         for (step, &t) in self.sums.iter().zip(grid.nodes()) {
-            match step.as_deref() {
-                Some(Sums::Staged(step)) => check_staged::<T>(step, vectors, kept, process, t)?,
-                Some(Sums::Directional(step)) => check_directional::<T>(step, vectors, kept, process, t)?,
-                None => {}
+            let Some(step) = step.as_deref() else { continue };
+            step.check_asked(vectors, kept)?;
+            match step {
+                Sums::Staged(step) => check_staged::<T>(step, process, t)?,
+                Sums::Directional(step) => check_directional::<T>(step, process, t)?,
             }
         }
         Ok(())
@@ -150,15 +116,8 @@ pub(super) fn check_step<T: Real>(step: Option<AffineStep>, vectors: usize, t: f
     Ok(())
 }
 
-/// Refuses a staged step that cannot be done in `T` or under the process, or that needs what its rule says it does not have.
-fn check_staged<T: Real>(
-    step: &StagedStep,
-    vectors: usize,
-    kept: usize,
-    process: &dyn ForwardProcess,
-    t: f64,
-) -> Result<(), ParameterError> {
-    check_asked(step.vectors_asked_for(false), vectors, step.vectors_asked_for(true).max(step.keep().len()), kept)?;
+/// Refuses a staged step that cannot be done in `T` or under the process.
+fn check_staged<T: Real>(step: &StagedStep, process: &dyn ForwardProcess, t: f64) -> Result<(), ParameterError> {
     check_times(step.stages().iter().map(|stage| stage.time), process)?;
     let sums = step.stages().iter().map(|stage| &stage.point).chain([step.next()]).chain(step.keep());
     let finite = sums.flat_map(|sum| sum.terms()).all(|term| T::of(term.1).as_f64().is_finite());
@@ -170,27 +129,12 @@ fn check_staged<T: Real>(
 /// The same for a step with coefficients per direction.
 fn check_directional<T: Real>(
     step: &DirectionalStep,
-    vectors: usize,
-    kept: usize,
     process: &dyn ForwardProcess,
     t: f64,
 ) -> Result<(), ParameterError> {
-    check_asked(step.vectors_asked_for(false), vectors, step.vectors_asked_for(true), kept)?;
     check_times(step.times().iter().copied(), process)?;
     let allowed = "one at which the step's coefficients are finite in the chains' scalar";
     ParameterError::check("the time of a step", t, step.is_finite::<T>(), allowed)?;
-    Ok(())
-}
-
-/// Refuses a step that asks for more noise or memory than its rule says it has.
-fn check_asked(noises: usize, vectors: usize, memories: usize, kept: usize) -> Result<(), ParameterError> {
-    let refuse = |name, given: usize, allowed| Err(ParameterError::Count { name, given: given as u64, allowed });
-    if noises > vectors {
-        return refuse("noise vectors of a step", noises, "at most what the rule says it draws");
-    }
-    if memories > kept {
-        return refuse("memory vectors of a step", memories, "at most what the rule says it keeps");
-    }
     Ok(())
 }
 

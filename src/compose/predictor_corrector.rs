@@ -1,6 +1,5 @@
 //! [`PredictorCorrector`]: the sampler.
 
-use super::coefficients::Sums;
 use super::engine::{Engine, TileResult, merge_adjustments};
 use super::observer::{Observer, Progress};
 use super::prepared::Prepared;
@@ -17,7 +16,7 @@ use crate::process::{ForwardProcess, OrnsteinUhlenbeck};
 use crate::real::Real;
 use crate::sampler::{
     ChainsFailed, Corrector, DirectionalStep, EulerMaruyama, Evaluations, NoCorrector, NoPredictor, OuSplit, Outcome,
-    Predictor, Report, SampleError, Sampler, Samples, StagedStep, check_chains,
+    Predictor, Report, SampleError, Sampler, Samples, StagedStep, Sums, check_chains,
 };
 use crate::score::ScoreModel;
 use std::ops::Range;

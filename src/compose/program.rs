@@ -1,12 +1,12 @@
 //! [`Program`]: which step comes when, with all coefficients computed and checked once, when a sampler is built.
 
-use super::coefficients::{Coefficients, Sums, check_step};
+use super::coefficients::{Coefficients, check_step};
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::noise::DRAW_LIMIT;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::{AffineStep, Corrector, Predictor, StepKind, StepSite};
+use crate::sampler::{AffineStep, Corrector, Predictor, StepKind, StepSite, Sums};
 
 /// The steps of a sampler, in order: at each node its corrector steps, then the predictor's step to the next node; at the
 /// end the denoising step, if there is one.
@@ -90,7 +90,7 @@ impl Program {
         check_room(predictor.noise_vectors(), corrector.noise_vectors(), dim, grid, &counts)?;
         let mut predictions = Coefficients::with_capacity(grid.n_steps());
         for (node, over) in grid.intervals().enumerate() {
-            let sums = || sums_of(predictor, &StepSite::new(process, grid, node));
+            let sums = || Sums::of_predictor(predictor, &StepSite::new(process, grid, node));
             predictions.push(predictor.affine_step(process, over), sums)?;
         }
         let mut corrections = Coefficients::with_capacity(counts.len());
@@ -240,14 +240,6 @@ impl Place {
     pub fn node_after(self) -> usize {
         self.node + usize::from(self.kind == StepKind::Predictor)
     }
-}
-
-/// A predictor's step as a list of sums, of whichever form it gives.
-fn sums_of<T: Real>(predictor: &dyn Predictor<T>, site: &StepSite<'_>) -> Result<Option<Sums>, ParameterError> {
-    if let Some(step) = predictor.staged_step(site)? {
-        return Ok(Some(Sums::Staged(step)));
-    }
-    Ok(predictor.directional_step(site)?.map(Sums::Directional))
 }
 
 /// Refuses steps that nobody would do.

@@ -20,6 +20,7 @@ mod samples;
 mod site;
 mod staged;
 mod step;
+mod sums;
 
 pub use crate::math::dormand_prince::StepControl;
 pub use combination::{Combination, Term};
@@ -39,3 +40,4 @@ pub use site::StepSite;
 pub use staged::{Stage, StagedStep};
 pub use step::{AffineStep, StepContext, StepKind};
 pub(crate) use step::{AllFinite, BadScore, StepSetting, Workspace};
+pub(crate) use sums::Sums;

@@ -2,8 +2,8 @@
 
 use super::predictor::Predictor;
 use super::site::StepSite;
-use super::staged::StagedStep;
 use super::step::{AffineStep, StepContext};
+use super::sums::Sums;
 use crate::batch::BatchViewMut;
 use crate::error::ParameterError;
 use crate::real::Real;
@@ -11,7 +11,7 @@ use crate::real::Real;
 /// A predictor's step, of whichever form its rule gives.
 pub(super) enum Part {
     Affine(AffineStep),
-    Staged(Box<StagedStep>),
+    Sums(Box<Sums>),
     /// The rule does the step.
     Unknown,
 }
@@ -29,22 +29,16 @@ impl Part {
             }
             return Ok(Self::Affine(step));
         }
-        let Some(step) = predictor.staged_step(site)? else { return Ok(Self::Unknown) };
-        let (noises, kept) = (step.vectors_asked_for(false), step.vectors_asked_for(true).max(step.keep().len()));
-        if noises > predictor.noise_vectors() {
-            return refuse("noise vectors of a step", noises, "at most what the rule says it draws");
-        }
-        if kept > predictor.memory_vectors() {
-            return refuse("memory vectors of a step", kept, "at most what the rule says it keeps");
-        }
-        Ok(Self::Staged(Box::new(step)))
+        let Some(step) = Sums::of_predictor(predictor, site)? else { return Ok(Self::Unknown) };
+        step.check_asked(predictor.noise_vectors(), predictor.memory_vectors())?;
+        Ok(Self::Sums(Box::new(step)))
     }
 
     /// Evaluations of the score per chain.
     pub fn nfe<T: Real>(&self, predictor: &dyn Predictor<T>, site: &StepSite<'_>) -> usize {
         match self {
             Self::Affine(_) => 1,
-            Self::Staged(step) => step.nfe(),
+            Self::Sums(step) => step.nfe(),
             Self::Unknown => predictor.nfe_at(site),
         }
     }
@@ -59,7 +53,7 @@ impl Part {
     ) {
         match self {
             Self::Affine(step) => cx.affine(*step, site.over().from(), x.as_mut_slice()),
-            Self::Staged(step) => cx.staged(step, x.as_mut_slice()),
+            Self::Sums(step) => step.carry_out(cx, x.as_mut_slice()),
             Self::Unknown => predictor.predict(cx, site.over(), x),
         }
     }

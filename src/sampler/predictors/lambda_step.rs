@@ -1,8 +1,9 @@
 //! [`LambdaStep`]: a step seen in `lambda = ln(alpha/sigma)`, the variable of the DPM-Solver papers; and what multistep
 //! rules integrate over it.
 
+use super::noise_ratio::log_noise_ratio;
 use crate::grid::Interval;
-use crate::math::portable::{exp, exp_m1, ln, ln_1p};
+use crate::math::portable::{exp, exp_m1};
 use crate::process::{ForwardProcess, Transition};
 use crate::sampler::combination::Combination;
 
@@ -21,13 +22,7 @@ impl LambdaStep {
     pub fn over(process: &dyn ForwardProcess, over: Interval) -> Self {
         let (from, to) = (process.marginal(over.from()), process.marginal(over.to()));
         let kernel = process.transition(over.to(), over.from());
-        // 1 - e^-2h, with all its digits however short the step is
-        let lost = kernel.variance / from.variance;
-        let length = if lost < 0.5 {
-            -0.5 * ln_1p(-lost)
-        } else {
-            0.5 * (ln(from.variance) - ln(to.variance)) - ln(kernel.scale)
-        };
+        let length = -0.5 * log_noise_ratio(kernel, from.variance, to.variance);
         Self { from, to, length }
     }
 
