@@ -63,7 +63,7 @@ pub fn methods(data: &Gaussian) -> Result<Vec<Method>, ParameterError> {
         Method::new("DpmSolverPlusPlus, 2M", ode, false, 2.0, "").plotted("#8e44ad"),
         Method::new("DpmSolverPlusPlus, 2M SDE, midpoint", sde, true, 2.0, MEAN).plotted("#2c3e50"),
         Method::new("DpmSolverPlusPlus, 2M SDE, Heun", sde.of_second_order(DpmSolverRule::Heun), true, 2.0, MEAN),
-        Method::new("UniPc, order 2", UniPc::new(2)?, false, 2.0, "").plotted("#27ae60"),
+        Method::new("UniPc, order 2", UniPc::new(2)?, false, 3.0, "").plotted("#27ae60"),
         Method::new("UniPc, order 3", UniPc::new(3)?, false, 3.0, "").plotted("#7f5539"),
         Method::new(
             "GaussianSplit of Ddim, eta 0",
