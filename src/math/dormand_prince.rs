@@ -271,7 +271,7 @@ impl Chains<'_> {
                     return false;
                 }
                 let least = 16.0 * f64::EPSILON * walker.at.abs().max(f64::MIN_POSITIVE);
-                if walker.step.abs() <= least && !((to - walker.at).abs() <= least) {
+                if walker.step.abs() <= least && (to - walker.at).abs() > least {
                     walker.course.end = End::NoStep(walker.at);
                     return false;
                 }
