@@ -133,9 +133,11 @@ fn norm<T: Real>(v: &[T]) -> f64 {
     v.iter().map(|v| v.as_f64() * v.as_f64()).sum::<f64>().sqrt()
 }
 
-/// `out <- x + step v`
+/// `out <- x + sign step v`, each chain with a step of its own.
 struct Moved<'a, T> {
-    step: T,
+    sign: T,
+    dim: usize,
+    steps: &'a [T],
     x: &'a [T],
     v: &'a [T],
     out: &'a mut [T],
@@ -145,8 +147,35 @@ impl<T: Real> Kernel for Moved<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        for ((out, &x), &v) in self.out.iter_mut().zip(self.x).zip(self.v) {
-            *out = x + self.step * v;
+        let Self { sign, dim, steps, x, v, out } = self;
+        let chains = out.chunks_exact_mut(dim).zip(x.chunks_exact(dim)).zip(v.chunks_exact(dim));
+        for (((out, x), v), &step) in chains.zip(steps) {
+            let step = sign * step;
+            for ((out, &x), &v) in out.iter_mut().zip(x).zip(v) {
+                *out = x + step * v;
+            }
+        }
+    }
+}
+
+/// `out <- (out - behind) / (2 step)`, and 0 where there was no step.
+struct Slope<'a, T> {
+    dim: usize,
+    steps: &'a [T],
+    behind: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Slope<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Self { dim, steps, behind, out } = self;
+        for ((out, behind), &step) in out.chunks_exact_mut(dim).zip(behind.chunks_exact(dim)).zip(steps) {
+            let factor = if step > T::default() { T::of(0.5) / step } else { T::default() };
+            for (out, &behind) in out.iter_mut().zip(behind) {
+                *out = (*out - behind) * factor;
+            }
         }
     }
 }
@@ -160,7 +189,9 @@ impl<S: ScoreModel, F: ForwardProcess> CentralDifference<S, F> {
         // where there is no noise, the state's own size is all that is known
         let cubed = epsilon * size * if variance > 0.0 { variance } else { size * size };
         let moved = exp(ln(cubed) / 3.0);
-        if length > 0.0 && moved > 0.0 { S::Scalar::of(moved / length) } else { S::Scalar::default() }
+        let step = S::Scalar::of(moved / length);
+        // a vector that is next to nothing has no direction
+        if step.as_f64().is_finite() { step } else { S::Scalar::default() }
     }
 
     fn score_at(
@@ -180,7 +211,7 @@ impl<S: ScoreModel, F: ForwardProcess> CentralDifference<S, F> {
 
 impl<S: ScoreModel, F: ForwardProcess> ScoreJacobian for CentralDifference<S, F> {
     fn jacobian_scratch_len(&self, n_chains: usize) -> usize {
-        2 * n_chains * self.dim() + self.model.scratch_len(n_chains)
+        n_chains * (1 + 2 * self.dim()) + self.model.scratch_len(n_chains)
     }
     fn jacobian_transpose_into(
         &self,
@@ -198,27 +229,17 @@ impl<S: ScoreModel, F: ForwardProcess> ScoreJacobian for CentralDifference<S, F>
         let variance = self.process.marginal(t).variance;
         let (moved, scratch) = scratch.split_at_mut(len);
         let (behind, scratch) = scratch.split_at_mut(len);
-        let move_by = |sign: f64, moved: &mut [S::Scalar]| {
-            for ((x, v), out) in x.chains().zip(v.chunks_exact(d)).zip(moved.chunks_exact_mut(d)) {
-                let step = S::Scalar::of(sign) * self.step(variance, x, v);
-                dispatch(Moved { step, x, v, out });
-            }
-        };
-        let first = x.first_chain();
-        move_by(-1.0, moved);
+        let (steps, scratch) = scratch.split_at_mut(x.n_chains());
+        for ((step, x), v) in steps.iter_mut().zip(x.chains()).zip(v.chunks_exact(d)) {
+            *step = self.step(variance, x, v);
+        }
+        let (first, one, steps) = (x.first_chain(), S::Scalar::of(1.0), &*steps);
+        dispatch(Moved { sign: -one, dim: d, steps, x: x.as_slice(), v, out: moved });
         let target = BatchViewMut::new(behind, d)?.starting_at(first);
         self.score_at(t, prepared, BatchView::new(moved, d)?.starting_at(first), target, scratch)?;
-        move_by(1.0, moved);
+        dispatch(Moved { sign: one, dim: d, steps, x: x.as_slice(), v, out: moved });
         self.score_at(t, prepared, BatchView::new(moved, d)?.starting_at(first), out.reborrow(), scratch)?;
-        for (((x, v), behind), out) in
-            x.chains().zip(v.chunks_exact(d)).zip(behind.chunks_exact(d)).zip(out.chains_mut())
-        {
-            let step = self.step(variance, x, v).as_f64();
-            let factor = if step > 0.0 { S::Scalar::of(0.5 / step) } else { S::Scalar::default() };
-            for (out, &behind) in out.iter_mut().zip(behind) {
-                *out = (*out - behind) * factor;
-            }
-        }
+        dispatch(Slope { dim: d, steps, behind, out: out.as_mut_slice() });
         Ok(())
     }
 }
