@@ -49,7 +49,7 @@ pub fn effective_sample_size(log_weights: &[f64]) -> f64 {
 /// # Example
 /// ```
 /// use score_diffusion::compose::systematic_resampling;
-/// assert_eq!(systematic_resampling(&[1.0, 0.0, 5.0, 2.0], 0.5)?, [0, 2, 2, 3]);
+/// assert_eq!(systematic_resampling(&[1.0, 0.0, 5.0, 2.0], 0.25)?, [0, 2, 2, 3]);
 /// # Ok::<(), score_diffusion::ParameterError>(())
 /// ```
 pub fn systematic_resampling(weights: &[f64], u: f64) -> Result<Vec<usize>, ParameterError> {

@@ -43,6 +43,7 @@ pub struct AnnealingNode {
     pub lineages: usize,
     /// The logarithm of the mean weight: an estimate of `ln int exp(l(t, x)) dx` (over its value at the start, if the
     /// chains came from outside).
+    #[cfg_attr(feature = "serde", serde(with = "one_log"))]
     pub log_evidence: f64,
 }
 
@@ -52,6 +53,7 @@ pub struct AnnealingNode {
 #[cfg_attr(feature = "serde", serde(try_from = "Form<T>"))]
 pub struct WeightedSamples<T: Real> {
     pub(super) samples: Samples<T>,
+    #[cfg_attr(feature = "serde", serde(with = "logs"))]
     pub(super) log_weights: Vec<f64>,
     pub(super) nodes: Vec<AnnealingNode>,
     /// The independent part of the run that each chain belongs to, and how many there are.
@@ -160,11 +162,41 @@ impl<T: Real> WeightedSamples<T> {
     }
 }
 
+/// A logarithm as text formats can hold it: `-inf` is nothing.
+#[cfg(feature = "serde")]
+mod one_log {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(log: &f64, to: S) -> Result<S::Ok, S::Error> {
+        Some(*log).filter(|&log| log != f64::NEG_INFINITY).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(from)?.unwrap_or(f64::NEG_INFINITY))
+    }
+}
+
+/// The same for a list.
+#[cfg(feature = "serde")]
+mod logs {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(logs: &[f64], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(logs.iter().map(|&log| Some(log).filter(|&log| log != f64::NEG_INFINITY)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+        let logs: Vec<Option<f64>> = Vec::deserialize(from)?;
+        Ok(logs.into_iter().map(|log| log.unwrap_or(f64::NEG_INFINITY)).collect())
+    }
+}
+
 /// What is read, before it is checked.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
 struct Form<T: Real> {
     samples: Samples<T>,
+    #[serde(with = "logs")]
     log_weights: Vec<f64>,
     nodes: Vec<AnnealingNode>,
     origins: Vec<usize>,
