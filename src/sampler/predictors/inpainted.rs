@@ -113,8 +113,18 @@ impl<T: Real, P: Predictor<T>> Predictor<T> for Inpainted<P> {
     fn is_absent(&self) -> bool {
         self.predictor.is_absent()
     }
+    fn required_dim(&self) -> Option<usize> {
+        Some(self.known.dim())
+    }
     /// None, but what cannot be done is refused here.
     fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
+        let required = self.predictor.required_dim().unwrap_or(self.known.dim());
+        ParameterError::same(
+            "the known coordinates",
+            "coordinates in all, as the predictor asks",
+            required,
+            self.known.dim(),
+        )?;
         Part::new(&self.predictor, site)?;
         Ok(None)
     }

@@ -1,5 +1,4 @@
 //! Grids that follow a process's noise or a pilot run, and diagnostics of Markov chains.
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
 use score_diffusion::chain_law::{AffineChain, GaussianScore, LineQuadrature, Normal};
 use score_diffusion::compose::Pilot;

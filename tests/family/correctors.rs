@@ -1,6 +1,5 @@
 //! The family of correctors: Langevin steps that follow the noise level, Metropolis with a density and with a score, Hamiltonian
 //! and underdamped dynamics, restarts, and step sizes from pilot runs.
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
 use nalgebra::{DMatrix, DVector};
 use score_diffusion::chain_law::{GaussianScore, Normal};

@@ -1,5 +1,4 @@
 //! Adaptive steps and likelihoods, against closed forms.
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
 use score_diffusion::chain_law::GaussianScore;
 use score_diffusion::error::ScoreError;

@@ -1,7 +1,5 @@
 //! Composed models, importance weights along a sampler's steps, and targets without data, against laws in closed form.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use score_diffusion::compose::{
     AnnealedSampler, WeightedEstimate, WeightedSamples, effective_sample_size, systematic_resampling,
 };

@@ -1,5 +1,4 @@
 //! Predictors against each other, against exact laws, and against their own orders.
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
 use score_diffusion::chain_law::{GaussianScore, Normal};
 use score_diffusion::metrics::moments;

@@ -1,7 +1,5 @@
 //! Multistep predictors, DPM-Solver++ and UniPC: identities, orders, ends, determinism; and step tables.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use score_diffusion::chain_law::{GaussianScore, Normal};
 use score_diffusion::compose::{StepTable, StepTableError};
 use score_diffusion::noise::{NoiseField, Phase, Stream};

@@ -1,5 +1,4 @@
 //! Guidance, inpainting and linear observations against posteriors in closed form.
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
 use score_diffusion::chain_law::{GaussianScore, Normal};
 use score_diffusion::guidance::{
@@ -927,8 +926,8 @@ fn what_cannot_be_inpainted_says_so() {
     let rule: AnyPredictor = Arc::new(ExponentialIntegrator::DenoiserHeld);
     // known coordinates of data of another dimension
     let other = Inpainted::new(rule.clone(), KnownCoordinates::new(4, &[3], &[1.0]).unwrap());
-    let chain = sampler(score.clone(), process.clone(), grid.clone(), Arc::new(other), None);
-    assert!(chain.sample_seeded(2, 1).unwrap_err().to_string().contains("dimension"));
+    let solver = ReverseSolver::new(score.clone(), grid.clone()).unwrap();
+    assert!(solver.with_predictor(other).unwrap_err().to_string().contains("coordinates"));
     // a jump that reaches beyond the horizon, or is none
     let steps = Inpainted::new(rule, KnownCoordinates::new(3, &[1], &[1.0]).unwrap());
     assert!(RePaint::new(steps.clone(), 0).is_err());

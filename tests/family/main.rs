@@ -1,0 +1,12 @@
+//! The tests of the whole family of samplers through the public API: predictors, correctors, guidance, grids, composition,
+//! likelihoods. A crate beside `suite`, so that the two are compiled side by side.
+
+#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
+
+mod composition;
+mod correctors;
+mod grids;
+mod guidance;
+mod likelihood;
+mod multistep;
+mod predictors;
