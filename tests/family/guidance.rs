@@ -927,7 +927,7 @@ fn what_cannot_be_inpainted_says_so() {
     // known coordinates of data of another dimension
     let other = Inpainted::new(rule.clone(), KnownCoordinates::new(4, &[3], &[1.0]).unwrap());
     let solver = ReverseSolver::new(score.clone(), grid.clone()).unwrap();
-    assert!(solver.with_predictor(other).unwrap_err().to_string().contains("coordinates"));
+    assert!(solver.with_predictor(other).err().unwrap().to_string().contains("coordinates"));
     // a jump that reaches beyond the horizon, or is none
     let steps = Inpainted::new(rule, KnownCoordinates::new(3, &[1], &[1.0]).unwrap());
     assert!(RePaint::new(steps.clone(), 0).is_err());
