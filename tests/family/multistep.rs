@@ -5,7 +5,8 @@ use score_diffusion::compose::{StepTable, StepTableError};
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
-    Combination, DpmSolverRule, StagedStep, StepKind, StepSite, Term, UniPcCorrection, UniPcScale,
+    AnnealedLangevin, Combination, DpmSolverRule, Restart, StagedStep, StepKind, StepSite, Term, UnderdampedLangevin,
+    UniPcCorrection, UniPcScale,
 };
 use std::sync::Arc;
 
@@ -581,33 +582,6 @@ fn rules_go_through_json() {
     assert!(serde_json::from_str::<DpmSolverPlusPlus>(r#"{"second_order": null, "eta": -1.0}"#).is_err());
 }
 
-/// Heun's method for `dy/dsigma = (y - D)/sigma`, with `y = x/alpha` and `sigma` the ratio: two evaluations, one at the end.
-#[cfg(feature = "serde")]
-#[derive(Debug)]
-struct HeunInSigma;
-
-#[cfg(feature = "serde")]
-impl Predictor<f64> for HeunInSigma {
-    fn noise_vectors(&self) -> usize {
-        0
-    }
-    fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
-        let (over, at) = (site.over(), |t| site.process().marginal(t));
-        let (u, v) = (at(over.from()), at(over.to()));
-        let h = v.std_dev() / v.scale - u.std_dev() / u.scale;
-        let mut step = StagedStep::begin();
-        let x = Combination::from(Term::State);
-        // (y - D)/sigma is the noise prediction
-        let slope = step.evaluate(over.from(), x.clone()) * -u.std_dev();
-        let euler = (x.clone() * (1.0 / u.scale) + slope.clone() * h) * v.scale;
-        if v.variance == 0.0 {
-            return step.finish(euler, vec![]).map(Some);
-        }
-        let slope = slope + step.evaluate(over.to(), euler) * -v.std_dev();
-        step.finish((x * (1.0 / u.scale) + slope * (0.5 * h)) * v.scale, vec![]).map(Some)
-    }
-}
-
 /// The samplers that have tables, by name.
 #[cfg(feature = "serde")]
 fn tabulated() -> Vec<(String, Rule, bool)> {
@@ -622,7 +596,20 @@ fn tabulated() -> Vec<(String, Rule, bool)> {
         add("scaled_score_held", Box::new(ExponentialIntegrator::ScaledScoreHeld));
         add("denoiser_held", Box::new(ExponentialIntegrator::DenoiserHeld));
         add("probability_flow", Box::new(ProbabilityFlow));
-        add("heun", Box::new(HeunInSigma));
+        add("noise_held", Box::new(ExponentialIntegrator::NoiseHeld));
+        add("reverse_sde_half", Box::new(ReverseSde::new(0.5, ExponentialIntegrator::NoiseHeld).unwrap()));
+        add("reverse_diffusion", Box::new(ReverseDiffusion));
+        add("ancestral", Box::new(Ancestral::PosteriorVariance));
+        add("ancestral_forward_variance", Box::new(Ancestral::ForwardVariance));
+        for (name, eta) in [("ddim_0", 0.0), ("ddim_05", 0.5), ("ddim_1", 1.0)] {
+            add(name, Box::new(Ddim::new(eta).unwrap()));
+        }
+        add("edm_heun", Box::new(EdmHeun::new()));
+        add("edm_heun_churned", Box::new(EdmHeun::new().with_churn(2.0).unwrap()));
+        add("accelerated_ddim", Box::new(AcceleratedDdim));
+        add("accelerated_ddpm", Box::new(AcceleratedDdpm));
+        let narrow = Gaussian::isotropic(vec![0.0, 0.0], 0.25).unwrap();
+        add("gaussian_split_ddim_0", Box::new(GaussianSplit::new(Ddim::new(0.0).unwrap(), narrow)));
         add("dpm_solver_ode_1", Box::new(ode().of_first_order()));
         add("dpm_solver_sde_1", Box::new(DpmSolverPlusPlus::sde().of_first_order()));
         for (name, rule) in [("midpoint", DpmSolverRule::Midpoint), ("heun", DpmSolverRule::Heun)] {
@@ -644,6 +631,36 @@ fn tabulated() -> Vec<(String, Rule, bool)> {
     for order in [2, 3] {
         let rule = UniPc::new(order).unwrap().with_lower_order_final(true);
         all.push((format!("uni_pc_{order}_bh2_lower"), Box::new(rule), false));
+    }
+    all
+}
+
+/// The correctors that have tables, by name: two steps before each of the denoiser-held predictor's.
+#[cfg(feature = "serde")]
+fn corrected() -> Vec<(&'static str, Box<dyn Corrector<f64>>)> {
+    let restart = Restart::new(ExponentialIntegrator::DenoiserHeld, 0.3, 2).unwrap();
+    vec![
+        ("with_ou_split", Box::new(OuSplit::new(0.1).unwrap())),
+        ("with_unadjusted_langevin", Box::new(UnadjustedLangevin::new(0.05).unwrap())),
+        ("with_annealed_langevin", Box::new(AnnealedLangevin::new(0.2).unwrap())),
+        ("with_underdamped_langevin", Box::new(UnderdampedLangevin::new(0.1, 0.7).unwrap())),
+        ("with_restart", Box::new(restart)),
+    ]
+}
+
+#[cfg(feature = "serde")]
+fn all_tables() -> Vec<(String, StepTable)> {
+    let mut all: Vec<_> =
+        tabulated().into_iter().map(|(name, rule, to_zero)| (name, table_of(rule, to_zero).1)).collect();
+    for (name, corrector) in corrected() {
+        let process: Process = Arc::new(OrnsteinUhlenbeck);
+        let rule: Rule = Box::new(ExponentialIntegrator::DenoiserHeld);
+        let sampler = solver(&process, any_score(), uneven(false), rule);
+        let sampler = sampler.with_corrector(corrector, Schedule::BeforeEachStep(2)).unwrap();
+        let (outputs, noise) = StepTable::inputs_of(&sampler).unwrap();
+        let (outputs, noise) = (vectors(outputs, 2.0), vectors(noise, 3.0));
+        let table = StepTable::new(&sampler, &[0.8, -1.7], Parametrisation::Noise, &outputs, &noise);
+        all.push((name.to_owned(), table.unwrap()));
     }
     all
 }
@@ -671,10 +688,8 @@ const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/steps
 #[test]
 #[ignore = "writes the reference file"]
 fn write_step_tables() {
-    let one = |(name, rule, to_zero): (String, Rule, bool)| {
-        format!("{name:?}: {}", serde_json::to_string(&table_of(rule, to_zero).1).unwrap())
-    };
-    let all: Vec<String> = tabulated().into_iter().map(one).collect();
+    let one = |(name, table): (String, StepTable)| format!("{name:?}: {}", serde_json::to_string(&table).unwrap());
+    let all: Vec<String> = all_tables().into_iter().map(one).collect();
     std::fs::write(TABLES, format!("{{\n{}\n}}\n", all.join(",\n"))).unwrap();
 }
 
@@ -683,8 +698,10 @@ fn write_step_tables() {
 fn step_tables_are_those_committed() {
     let committed: std::collections::BTreeMap<String, StepTable> =
         serde_json::from_str(&std::fs::read_to_string(TABLES).unwrap()).unwrap();
-    for (name, rule, to_zero) in tabulated() {
-        assert!(committed[&name] == table_of(rule, to_zero).1, "{name}");
+    let now = all_tables();
+    assert_eq!(now.len(), committed.len());
+    for (name, table) in now {
+        assert!(committed[&name] == table, "{name}");
     }
 }
 
@@ -695,8 +712,8 @@ fn a_table_is_all_that_is_needed() {
     use serde_json::Value;
     let numbers = |v: &Value| -> Vec<f64> { v.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
     let mut checked = 0;
-    for (name, rule, to_zero) in tabulated() {
-        let table = serde_json::to_value(table_of(rule, to_zero).1).unwrap();
+    for (name, table) in all_tables() {
+        let table = serde_json::to_value(table).unwrap();
         let (mut state, mut memory) = (numbers(&table["start"]), vec![vec![0.0; 2]; 4]);
         for row in table["rows"].as_array().unwrap() {
             let (mut points, mut scores) = (Vec::new(), Vec::new());

@@ -221,7 +221,7 @@ def pairs_of_diffusers():
         found += present(dpm, f"dpm_solver_sde_1{end}", 1, "sde-dpmsolver++", "midpoint")
         for name, eta in [("dpm_solver_ode_1", 0.0), ("denoiser_held", 1.0), ("ddim_0", 0.0), ("ddim_05", 0.5), ("ddim_1", 1.0)]:
             found += present(ddim, name + end, eta)
-        for name in ["heun", "edm_heun"]:
+        for name in ["edm_heun"]:
             found += present(heun, name + end)
         for name in ["denoiser_held", "ancestral"]:
             found += present(ancestral, name + end)
@@ -247,7 +247,7 @@ def pairs_of_k_diffusion():
         for rule in ["midpoint", "heun"]:
             found.append((f"dpm_solver_sde_{rule}{end}", sampling.sample_dpmpp_2m_sde, {"solver_type": rule}))
             found.append((f"dpm_solver_eta_{rule}{end}", sampling.sample_dpmpp_2m_sde, {"solver_type": rule, "eta": 0.5}))
-        found += [(name + end, sampling.sample_heun, {}) for name in ["heun", "edm_heun"]]
+        found += [(name + end, sampling.sample_heun, {}) for name in ["edm_heun"]]
         found += [(name + end, sampling.sample_euler, {}) for name in ["dpm_solver_ode_1", "ddim_0"]]
         found += [(name + end, sampling.sample_euler_ancestral, {}) for name in ["denoiser_held", "ancestral"]]
     return found
