@@ -103,6 +103,9 @@ struct Guarantees;
 #[doc = include_str!("../docs/distances.md")]
 struct Distances;
 #[cfg(doctest)]
+#[doc = include_str!("../docs/choosing.md")]
+struct Choosing;
+#[cfg(doctest)]
 #[doc = include_str!("../docs/learning.md")]
 struct Learning;
 #[cfg(all(doctest, feature = "onnx"))]

@@ -13,14 +13,13 @@ pub use crate::process::{
 };
 pub use crate::real::Real;
 pub use crate::sampler::{
-    AcceleratedDdim, AcceleratedDdpm, Ancestral, Ddim, EdmHeun, GaussianSplit, ReverseDiffusion, ReverseSde,
+    AcceleratedDdim, AcceleratedDdpm, AdaptiveFlow, AdaptiveSde, AffineStep, Ancestral, AnnealedLangevin, Corrector,
+    Ddim, DpmSolverPlusPlus, EdmHeun, EulerMaruyama, ExponentialIntegrator, GaussianSplit, Hmc, Mala, NoCorrector,
+    NoPredictor, OuSplit, Outcome, PcnLangevin, Predictor, ProbabilityFlow, Report, ReverseDiffusion, ReverseSde,
+    SampleError, Sampler, Samples, ScoreHmc, ScoreMetropolis, StepContext, UnadjustedLangevin, UnderdampedLangevin,
+    UniPc,
 };
-pub use crate::sampler::{
-    AffineStep, Corrector, EulerMaruyama, ExponentialIntegrator, NoCorrector, NoPredictor, OuSplit, Outcome, Predictor,
-    ProbabilityFlow, Report, SampleError, Sampler, Samples, StepContext, UnadjustedLangevin,
-};
-pub use crate::sampler::{DpmSolverPlusPlus, UniPc};
 pub use crate::score::{
-    Activation, Counted, Dense, ExactScore, Mlp, Parametrisation, PerturbedScore, ProjectedScore, Reparametrised,
-    ScoreFn, ScoreModel, TimeFeatures,
+    Activation, Counted, Dense, ExactScore, LogDensity, Mlp, Parametrisation, PerturbedScore, ProjectedScore,
+    Reparametrised, ScoreFn, ScoreModel, TimeFeatures,
 };

@@ -11,7 +11,10 @@ mod problems;
 
 use line_plot::{LinePlot, Series};
 use methods::{Method, adaptive, methods};
-use problems::{Measured, gaussian, grid, on_gaussian, on_ring, quantiles, sampled_on_line, transported, two_modes};
+use problems::{
+    Measured, floor_on_line, floor_on_ring, gaussian, grid, moments, on_gaussian, on_ring, quantiles, ring,
+    sampled_on_line, transported, two_modes,
+};
 use score_diffusion::prelude::*;
 use std::error::Error;
 use std::path::PathBuf;
@@ -25,20 +28,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err("usage: choosing [--quick | --svg FOLDER]".into()),
     };
     let data = gaussian()?;
-    let modes = two_modes()?;
-    let of_modes = methods(&Gaussian::new(modes.mean().as_slice().to_vec(), modes.covariance())?)?;
-    let methods = methods(&data)?;
-    orders(&methods, &of_modes, &data, quick)?;
+    // the Gaussian split is made for the moments of each problem
+    let [of_data, of_modes, of_ring] = [data.clone(), moments(&two_modes()?)?, moments(&ring()?)?];
+    let [of_data, of_modes, of_ring] = [methods(&of_data)?, methods(&of_modes)?, methods(&of_ring)?];
+    orders(&of_data, &of_modes, &data, quick)?;
     let steps: &[usize] = if quick { &[8, 16] } else { &[4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256] };
     let chains = if quick { 500 } else { 20_000 };
 
-    let on_data = curves(&methods, steps, |method, n| on_gaussian(&data, method, n))?;
+    let on_data = curves(&of_data, steps, |method, n| on_gaussian(&data, method, n))?;
     let ends = quantiles(if quick { 50 } else { 1000 })?;
-    let on_line = curves(&of_modes, steps, |method, n| {
+    let mut on_line = curves(&of_modes, steps, |method, n| {
         if method.stochastic { sampled_on_line(method, n, 10 * chains) } else { transported(method, &ends, n) }
     })?;
-    let mut ring = curves(&methods, steps, |method, n| on_ring(&method.predictor, grid(n)?, chains))?;
-    ring.push(adaptive_curve(chains, quick)?);
+    on_line.push(floor(floor_on_line(10 * chains)?, steps));
+    let mut ring = curves(&of_ring, steps, |method, n| on_ring(&method.predictor, grid(n)?, chains))?;
+    ring.extend(adaptive_curves(chains, quick)?);
+    ring.push(floor(floor_on_ring(chains)?, steps));
 
     let plots = [
         ("choosing-gaussian.svg", "correlated Gaussian in 5 dimensions: W2 between exact laws", on_data),
@@ -95,7 +100,7 @@ fn seen([coarse, fine]: &[Measured; 2]) -> String {
     format!("{:.1e}, {:.2}", coarse.error, (coarse.error / fine.error).log2())
 }
 
-/// A curve of error against evaluations for each method that is plotted.
+/// A curve of error against evaluations for each method.
 fn curves(
     methods: &[Method],
     steps: &[usize],
@@ -103,22 +108,35 @@ fn curves(
 ) -> Result<Vec<Series>, Box<dyn Error>> {
     let mut series = Vec::new();
     for method in methods {
-        let Some(colour) = method.colour else { continue };
         let points = steps.iter().map(|&n| measure(method, n).map(|m| (m.evaluations, m.error)));
         let points = points.collect::<Result<_, _>>().map_err(|e| format!("{}: {e}", method.name))?;
-        series.push(Series { name: method.name, points, dashed: method.stochastic, colour });
+        series.push(Series { name: method.name, points, dashed: method.stochastic, colour: method.colour });
     }
     Ok(series)
 }
 
-/// The adaptive flow at several tolerances, on the ring.
-fn adaptive_curve(chains: usize, quick: bool) -> Result<Series, Box<dyn Error>> {
-    let tolerances: &[f64] = if quick { &[1e-2] } else { &[0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4] };
+/// A level line.
+fn floor(level: f64, steps: &[usize]) -> Series {
+    let points = vec![(steps[0] as f64, level), (steps[steps.len() - 1] as f64, level)];
+    Series { name: "exact samples", points, dashed: false, colour: "#bbbbbb" }
+}
+
+/// The adaptive rules at several tolerances, on the ring.
+fn adaptive_curves(chains: usize, quick: bool) -> Result<[Series; 2], Box<dyn Error>> {
+    let tolerances: &[f64] = if quick { &[1e-1] } else { &[0.3, 0.1, 0.03, 0.01] };
     let whole = TimeGrid::uniform(problems::HORIZON, problems::EARLY_STOP, 1)?;
-    let points = tolerances.iter().map(|&tolerance| {
-        let measured = on_ring(&adaptive(tolerance)?, whole.clone(), chains)?;
-        Ok((measured.evaluations, measured.error))
+    let mut series = [("", false, "#000000"), ("", true, "#000000")].map(|(name, dashed, colour)| Series {
+        name,
+        points: vec![],
+        dashed,
+        colour,
     });
-    let points = points.collect::<Result<_, Box<dyn Error>>>()?;
-    Ok(Series { name: "AdaptiveFlow", points, dashed: false, colour: "#000000" })
+    for &tolerance in tolerances {
+        for (series, (name, predictor)) in series.iter_mut().zip(adaptive(tolerance)?) {
+            let measured = on_ring(&predictor, whole.clone(), chains)?;
+            series.name = name;
+            series.points.push((measured.evaluations, measured.error));
+        }
+    }
+    Ok(series)
 }

@@ -47,6 +47,11 @@ pub fn two_modes() -> Result<GaussianMixture, ParameterError> {
     GaussianMixture::isotropic(&[0.3, 0.7], &[vec![-1.0], vec![1.5]], &[0.05, 0.1])
 }
 
+/// A Gaussian with the mean and the covariance of a law.
+pub fn moments<L: Law>(law: &L) -> Result<Gaussian, ParameterError> {
+    Gaussian::new(law.mean().as_slice().to_vec(), law.covariance())
+}
+
 /// Chains of a deterministic method start at the quantiles of the law at the horizon, and should end at those of the law at
 /// the early stop: no sampling. `quantiles` are both.
 pub fn transported(method: &Method, quantiles: &[Vec<f64>; 2], n_steps: usize) -> Result<Measured, Box<dyn Error>> {
@@ -66,7 +71,7 @@ pub fn quantiles(n: usize) -> Result<[Vec<f64>; 2], Box<dyn Error>> {
     Ok([of(HORIZON)?, of(EARLY_STOP)?])
 }
 
-/// Samples of the two modes, for stochastic methods: W2 on the line to the exact quantiles, with its own floor.
+/// Samples of the two modes, for stochastic methods: W2 on the line to the exact law.
 pub fn sampled_on_line(method: &Method, n_steps: usize, chains: usize) -> Result<Measured, Box<dyn Error>> {
     let law = two_modes()?;
     let score: Score = Box::new(ExactScore::new(law.clone(), OrnsteinUhlenbeck));
@@ -76,6 +81,20 @@ pub fn sampled_on_line(method: &Method, n_steps: usize, chains: usize) -> Result
     let end = LineDensity::of_law(&law.marginal(&OrnsteinUhlenbeck, EARLY_STOP), -8.0, 8.0, 20_001)?;
     let error = end.wasserstein2_to_points(ends.as_slice())?;
     Ok(Measured { evaluations: sampler.nfe() as f64, error })
+}
+
+/// What exact samples are at.
+pub fn floor_on_line(chains: usize) -> Result<f64, Box<dyn Error>> {
+    let end = two_modes()?.marginal(&OrnsteinUhlenbeck, EARLY_STOP);
+    let density = LineDensity::of_law(&end, -8.0, 8.0, 20_001)?;
+    Ok(density.wasserstein2_to_points(end.sample_seeded(chains, 7)?.as_slice())?)
+}
+
+/// What exact samples are at.
+pub fn floor_on_ring(chains: usize) -> Result<f64, Box<dyn Error>> {
+    let end = ring()?.marginal(&OrnsteinUhlenbeck, EARLY_STOP);
+    let samples = [end.sample_seeded(chains, 5)?, end.sample_seeded(chains, 7)?];
+    Ok(sliced_wasserstein2(BatchView::try_from(&samples[1])?, BatchView::try_from(&samples[0])?, 32, 6)?.value)
 }
 
 /// Eight modes on a ring in the plane.

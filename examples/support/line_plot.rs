@@ -21,6 +21,9 @@ pub struct Series {
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 400.0;
 const MARGIN: f64 = 60.0;
+/// More lines than this have their names beside the plot.
+const INSIDE: usize = 8;
+const BESIDE: f64 = 300.0;
 
 impl LinePlot {
     /// The picture. Points that have no logarithm are left out.
@@ -33,8 +36,10 @@ impl LinePlot {
         let (x, y) = (range(|p| p.0), range(|p| p.1));
         let across = |v: f64| MARGIN + (v.log10() - x.0) / (x.1 - x.0) * (WIDTH - 2.0 * MARGIN);
         let up = |v: f64| HEIGHT - MARGIN - (v.log10() - y.0) / (y.1 - y.0) * (HEIGHT - 2.0 * MARGIN);
+        let many = self.series.len() > INSIDE;
+        let whole = if many { WIDTH + BESIDE } else { WIDTH };
         let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" font-family=\"sans-serif\" \
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{whole}\" height=\"{HEIGHT}\" font-family=\"sans-serif\" \
              font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
         );
         let mut text = |at: (f64, f64), anchor: &str, extra: &str, words: &str| {
@@ -61,7 +66,9 @@ impl LinePlot {
         }
         for (k, series) in self.series.iter().enumerate() {
             let fill = format!(" fill=\"{}\"", series.colour);
-            text((MARGIN + 12.0, MARGIN + 16.0 * k as f64), "start", &fill, series.name);
+            let (left, gap) = if many { (WIDTH - MARGIN + 12.0, 14.0) } else { (MARGIN + 12.0, 16.0) };
+            let name = if many && series.dashed { format!("{} - -", series.name) } else { series.name.to_owned() };
+            text((left, MARGIN + gap * k as f64), "start", &fill, &name);
         }
         for decade in y.0 as i32..=y.1 as i32 {
             let at = up(10.0_f64.powi(decade));

@@ -608,7 +608,7 @@ fn tabulated() -> Vec<(String, Rule, bool)> {
         add("edm_heun_churned", Box::new(EdmHeun::new().with_churn(2.0).unwrap()));
         add("accelerated_ddim", Box::new(AcceleratedDdim));
         add("accelerated_ddpm", Box::new(AcceleratedDdpm));
-        let narrow = Gaussian::isotropic(vec![0.0, 0.0], 0.25).unwrap();
+        let narrow = Gaussian::isotropic(vec![0.0], 0.25).unwrap();
         add("gaussian_split_ddim_0", Box::new(GaussianSplit::new(Ddim::new(0.0).unwrap(), narrow)));
         add("dpm_solver_ode_1", Box::new(ode().of_first_order()));
         add("dpm_solver_sde_1", Box::new(DpmSolverPlusPlus::sde().of_first_order()));
