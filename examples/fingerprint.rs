@@ -7,8 +7,12 @@
 //! RUSTFLAGS="-C target-cpu=native" cargo run --release --example fingerprint
 //! ```
 
+use score_diffusion::guidance::ReconstructionGuided;
+use score_diffusion::law::LinearObservation;
+use score_diffusion::likelihood::FlowLikelihood;
 use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::prelude::*;
+use score_diffusion::sampler::{LangevinStep, StepSizes};
 
 /// FNV-1a over the bits of the samples.
 fn fingerprint<T: Real>(name: &str, x: &[T]) {
@@ -91,7 +95,54 @@ fn all<T: Real>(scalar: &str) -> AnyResult {
     Ok(())
 }
 
+/// The family of samplers: every form of a step, and what draws, accepts or adapts.
+fn family<T: Real>(scalar: &str) -> AnyResult {
+    let means = [vec![-1.0, 0.5, 0.0], vec![1.5, -0.5, 1.0]];
+    let law = GaussianMixture::isotropic(&[0.4, 0.6], &means, &[0.2, 0.4])?;
+    let covariance = DMatrix::from_row_slice(3, 3, &[0.5, 0.1, 0.0, 0.1, 0.3, -0.1, 0.0, -0.1, 0.2]);
+    let reference = Gaussian::new(vec![0.5, 0.0, 0.5], covariance)?;
+    let ou = OrnsteinUhlenbeck;
+    let score = || ExactScore::new(law.clone(), ou).cast::<T>();
+    let predictors: Vec<Box<dyn Predictor<T>>> = vec![
+        Box::new(EdmHeun::new().with_churn(4.0)?),
+        Box::new(UniPc::new(3)?),
+        Box::new(DpmSolverPlusPlus::sde()),
+        Box::new(AcceleratedDdpm),
+        Box::new(ReverseSde::new(0.5, ExponentialIntegrator::ScoreHeld)?),
+        Box::new(GaussianSplit::new(Ddim::new(0.7)?, reference.clone())),
+        Box::new(AdaptiveFlow::new(1e-3, 1e-3)?),
+        Box::new(AdaptiveSde::new(0.05, 0.05)?),
+    ];
+    for predictor in predictors {
+        let name = format!("{scalar} {predictor:?}");
+        run(&name, Box::new(score()), predictor)?;
+    }
+    let correctors: Vec<Box<dyn Corrector<T>>> = vec![
+        Box::new(AnnealedLangevin::new(0.2)?),
+        Box::new(UnderdampedLangevin::new(0.1, 0.6)?),
+        Box::new(Mala::new(0.2, score())?),
+        Box::new(ScoreMetropolis::new(LangevinStep::langevin(StepSizes::constant(0.2)?))),
+        Box::new(Hmc::new(0.3, 3, score())?),
+    ];
+    for corrector in correctors {
+        let name = format!("{scalar} {corrector:?}");
+        let sampler: LangevinSampler<_, _> = LangevinSampler::at(0.3, score(), corrector, 20)?;
+        fingerprint(&name, sampler.sample_seeded(50, 17)?.as_slice());
+    }
+    let seen =
+        LinearObservation::new(DMatrix::from_row_slice(2, 3, &[1.0, 0.5, 0.0, 0.2, 0.0, 1.0]), vec![0.3, -0.2], 0.1)?;
+    let guided = ReconstructionGuided::gaussian(score(), ou, seen, &reference)?;
+    sample(&format!("{scalar} guided by an observation"), guided, EulerMaruyama)?;
+    let points = law.sample_seeded(5, 1)?.map(T::of);
+    let likelihood = FlowLikelihood::new(ou, 4.0, 1e-2)?.measure(&score(), BatchView::try_from(&points)?)?;
+    let values: Vec<f64> = likelihood.points().iter().map(|point| point.log_density).collect();
+    fingerprint(&format!("{scalar} likelihood"), &values);
+    Ok(())
+}
+
 fn main() -> AnyResult {
     all::<f32>("f32")?;
-    all::<f64>("f64")
+    all::<f64>("f64")?;
+    family::<f32>("f32")?;
+    family::<f64>("f64")
 }
