@@ -5,6 +5,7 @@
 
 mod composition;
 mod correctors;
+mod every_rule;
 mod grids;
 mod guidance;
 mod likelihood;
