@@ -1,7 +1,7 @@
 //! [`Hmc`] and [`ScoreHmc`]: Hamiltonian Monte Carlo at one time, with the log-density or with the energy along the path.
 
 use super::chain_sums::add_chain_sums;
-use super::metropolis::{Evaluate, InStep, Kept, accepts, call_back, scratch_of};
+use super::metropolis::{Evaluate, InStep, Kept, accepts, scratch_of};
 use super::step_sizes::StepSizes;
 use crate::batch::BatchViewMut;
 use crate::error::ParameterError;
@@ -22,6 +22,8 @@ use std::fmt;
 /// ```
 /// The step size `h` is in squared units of the state, so that one leapfrog is the proposal of [`Mala`](super::Mala) with this `h`.
 /// It leaves `p_t` exactly invariant, at every step size and with every score. Energies are f64 per chain.
+/// Where a state or a score of the trajectory is not finite, the proposal is rejected. A NaN log-density there, or a score
+/// that is not finite where the chain stands, stops the chain.
 ///
 /// Evaluations of the score per step: one per leapfrog; and one of the log-density. One more of each in the first step at
 /// a node. One noise vector, one uniform number. An acceptance rate of 0.651 is the best for product laws.
@@ -228,7 +230,7 @@ fn trajectory<T: Real>(
     let (mut points, mut scores) = ([vector(), vector(), vector()], [vector(), vector(), vector()]);
     let (log_x, more) = numbers.split_at_mut(logs);
     let (log_y, ratio) = more.split_at_mut(logs);
-    let mut law = InStep { cx, known, at, scratch: own };
+    let mut law = InStep { cx, known, at, scratch: own, proposes: false, lost: Vec::new() };
     if starts {
         law.score(x, s_x);
         law.log_density(x, log_x);
@@ -242,13 +244,14 @@ fn trajectory<T: Real>(
     ratio.fill(0.0);
     add_chain_sums([&*p], ratio, |[p]| 0.5 * (p * p));
     let mut here = 0;
+    law.proposes = true;
     for _ in 0..leapfrogs {
         let ((from, to), (s_from, s_to)) = (points.split_at_mut(here + 1), scores.split_at_mut(here + 1));
         let (from, to, s_from, s_to) = (&*from[here], &mut *to[0], &*s_from[here], &mut *s_to[0]);
         dispatch(Kick { c: half, v: s_from, to: p });
         dispatch(Move { from, c: whole, v: p, to });
-        // a trajectory that has left the numbers is given up
-        call_back(dim, x, to, |j| ratio[j] = f64::NEG_INFINITY);
+        // a trajectory that has left the numbers, or meets a score that is none, is given up
+        law.call_back(x, to);
         law.score(to, s_to);
         dispatch(Kick { c: half, v: s_to, to: p });
         here += 1;
@@ -269,6 +272,7 @@ fn trajectory<T: Real>(
     add_chain_sums([&*p], ratio, |[p]| -0.5 * (p * p));
     law.log_density(y, log_y);
     ratio.iter_mut().zip(log_x.iter().zip(&*log_y)).for_each(|(ratio, (x, y))| *ratio += y - x);
+    law.lost.iter().for_each(|&j| ratio[j] = f64::NEG_INFINITY);
     for (j, &ratio) in ratio.iter().enumerate() {
         if accepts(law.cx, j, ratio) {
             let chain = j * dim..(j + 1) * dim;
