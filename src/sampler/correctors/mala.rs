@@ -26,8 +26,9 @@ use std::fmt;
 /// uniform number decides. Acceptance rates per node are in the report. In `d` coordinates keep `h` near `d^(-1/3)`; an
 /// acceptance rate of 0.574 is the best for product laws.
 ///
-/// A chain that starts where the density is 0 takes the first proposal where it is not. A proposal that is not finite is
-/// rejected. A NaN log-density stops the chain.
+/// A chain that starts where the density is 0 takes the first proposal where it is not. A proposal that is not finite, or
+/// whose score is not, is rejected. A score that is not finite where the chain stands stops it: at a start without
+/// density too, unless the score there points somewhere. A NaN log-density stops the chain, at a proposal too.
 ///
 /// # Errors
 /// [`ParameterError`] from [`new`](Self::new) unless the step size is finite and positive, and when a sampler is built, if there

@@ -23,7 +23,8 @@ use std::fmt;
 /// The quadrature is a [`LineIntegral`], Simpson's rule unless said otherwise. One evaluation per step and those of the
 /// rule (1 for Simpson), one more in the first step at a node. One uniform number decides. `I`, the sums and
 /// the ratio are f64 per chain, and the log-ratio changes its sign to the bit when `x` and `y` change places. If the score is
-/// affine, every rule is exact.
+/// affine, every rule is exact. A proposal is rejected if the score is not finite there or at a point of the quadrature; a
+/// score that is not finite where the chain stands stops it.
 ///
 /// # What is not promised
 /// The law `p_t` is left invariant up to the error of the quadrature. If the score is not a gradient, there is no such law:
