@@ -99,10 +99,10 @@ impl<T: Real> WeightedSamples<T> {
     /// ```
     /// `W_g` is the share of the weight that independent part `g` of the run has. Without resampling the parts are the
     /// chains, with islands they are the islands. With resampling and one island they are the lineages. The error is then
-    /// an upper bound: after `r` resamplings its square is too large by up to about `r/n`, since lineages meet whatever
-    /// the weights are. That is most of it where weights hardly differ (the square was 6 times the truth in one such
-    /// run, 1.4 times where they differed more). Use islands for one without this excess. The logarithm is biased by
-    /// about minus half of the squared standard error; `int exp(l)` itself is not biased.
+    /// an upper bound: after `r` resamplings its square is too large by up to about `r/(4n)`, as each changes a lineage's
+    /// share at random, by less than one chain. That is most of it where weights hardly differ (the square was 6 times
+    /// the truth in one such run, 1.4 times where they differed more). Use islands for one without this excess. The
+    /// logarithm is biased by about minus half of the squared standard error; `int exp(l)` itself is not biased.
     ///
     /// # Source
     /// Neal 2001, *Annealed importance sampling*; for lineages Chan and Lai 2013, *A general theory of particle filters

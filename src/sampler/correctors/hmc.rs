@@ -403,8 +403,7 @@ mod tests {
         // the next term of the expansion changes the order by a few times 0.02
         assert!((order(along_parabola) - 5.0).abs() < 0.1, "{}", order(along_parabola));
         // the twins: trapezoids, and Simpson's rule along the chord with the middle point as it is
-        let trapezoids =
-            |[x0, x1, x2, s0, s1, s2]: [f64; 6]| 0.5 * (s0 + s1) * (x1 - x0) + 0.5 * (s1 + s2) * (x2 - x1);
+        let trapezoids = |[x0, x1, x2, s0, s1, s2]: [f64; 6]| 0.5 * (s0 + s1) * (x1 - x0) + 0.5 * (s1 + s2) * (x2 - x1);
         assert!(order(trapezoids) < 3.2, "{}", order(trapezoids));
         let chord = |[x0, _, x2, s0, s1, s2]: [f64; 6]| (s0 + 4.0 * s1 + s2) / 6.0 * (x2 - x0);
         assert!(order(chord) < 4.0, "{}", order(chord));

@@ -116,10 +116,12 @@ macro_rules! metropolis_with_a_log_density {
             }
 
             /// `ln (p(y) q(x|y)) - ln (p(x) q(y|x))` for the moves from the chains of `x` to those of `y`, as the steps
-            /// compute it. It changes its sign to the bit when `x` and `y` change places.
+            /// compute it. It changes its sign to the bit when `x` and `y` change places, if there is a density at both.
+            /// It is `-inf` where `y` has no density, or a score that is not finite; else `+inf` if `x` has no density.
             ///
             /// # Errors
-            /// [`ScoreError`] if shapes do not fit, there is no step size at this time, or a model fails.
+            /// [`ScoreError`] if shapes do not fit, there is no step size at this time, a model fails, the score is not
+            /// finite at `x`, or a log-density is NaN or `+inf`: where the step would stop the chain.
             pub fn log_acceptance(
                 &self,
                 score: &dyn ScoreModel<Scalar = E::Scalar>,

@@ -169,10 +169,12 @@ impl<K> ScoreMetropolis<K> {
         self.rule
     }
 
-    /// `I + ln q(x|y) - ln q(y|x)` for the moves from the chains of `x` to those of `y`, as the steps compute it.
+    /// `I + ln q(x|y) - ln q(y|x)` for the moves from the chains of `x` to those of `y`, as the steps compute it; `-inf`
+    /// where the step would reject for want of a score or a density.
     ///
     /// # Errors
-    /// [`ScoreError`] if shapes do not fit, there is no step size at this time, or a model fails.
+    /// [`ScoreError`] if shapes do not fit, there is no step size at this time, a model fails, the score is not finite at
+    /// `x`, or a log-density is NaN or `+inf`.
     pub fn log_acceptance<T: Real>(
         &self,
         score: &dyn ScoreModel<Scalar = T>,
