@@ -319,7 +319,11 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             return;
         }
         let step = run.steps_done.saturating_sub(1);
-        let kind = self.moves.steps().nth(step as usize).map_or(StepKind::Predictor, |step| step.kind);
+        // the step that led here, from where it began
+        let planned = self.moves.steps().nth(step as usize);
+        let (kind, node, time) = planned.map_or((StepKind::Predictor, node, self.moves.grid().node(node)), |planned| {
+            (planned.kind, planned.node, planned.time)
+        });
         let known = failed(run);
         for (j, &log) in logs.iter().enumerate().filter(|&(j, log)| bad(*log) && !known[j]) {
             let chain = run.first_chain + j as u64;
@@ -328,7 +332,7 @@ impl<S: LogDensity, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
                 Ok(at) => messages[at].1.clone(),
                 Err(_) => format!("the log-density is {log}"),
             };
-            let (time, cause) = (self.moves.grid().node(node), FailureCause::Model(message));
+            let cause = FailureCause::Model(message);
             run.failures.push(ChainFailure { chain, step, kind, node, time, cause });
             run.states.column_mut(j).fill(S::Scalar::default());
         }

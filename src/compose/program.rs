@@ -87,7 +87,8 @@ impl Program {
         check_presence(predictor, corrector, grid, &counts)?;
         let required = predictor.required_dim().unwrap_or(dim);
         ParameterError::same("the score model", "coordinates, as its predictor asks", required, dim)?;
-        check_room(predictor.noise_vectors(), corrector.noise_vectors(), dim, grid, &counts)?;
+        let vectors = [predictor.noise_vectors(), corrector.noise_vectors()];
+        check_room(vectors, [predictor.uniforms(), corrector.uniforms()], dim, grid, &counts)?;
         let mut predictions = Coefficients::with_capacity(grid.n_steps());
         for (node, over) in grid.intervals().enumerate() {
             let sums = || Sums::of_predictor(predictor, &StepSite::new(process, grid, node));
@@ -261,8 +262,8 @@ fn check_presence<T: Real>(
 
 /// Refuses more steps than the noise has addresses for, or a counter has bits.
 fn check_room(
-    predictor_vectors: usize,
-    corrector_vectors: usize,
+    [predictor_vectors, corrector_vectors]: [usize; 2],
+    [predictor_uniforms, corrector_uniforms]: [usize; 2],
     dim: usize,
     grid: &TimeGrid,
     counts: &[usize],
@@ -274,14 +275,23 @@ fn check_room(
     if let Some(&n) = counts.iter().find(|&&n| n as u128 * draws > u128::from(DRAW_LIMIT)) {
         return refuse("corrector steps at a node", n as u128, "at most 2^42 / (dim x noise vectors per step)");
     }
+    // each uniform number has an address of four draws
+    let quads = u128::from(DRAW_LIMIT / 4);
+    if let Some(&n) = counts.iter().find(|&&n| n as u128 * corrector_uniforms as u128 > quads) {
+        return refuse("corrector steps at a node", n as u128, "at most 2^40 / (uniform numbers per step)");
+    }
+    let steps = grid.n_steps() as u128;
+    if steps * predictor_uniforms as u128 > quads {
+        return refuse("predictor steps", steps, "at most 2^40 / (uniform numbers per step)");
+    }
     // a corrector without noise has no limit from its draws, but steps are counted in 64 bits
     let corrections: u128 = counts.iter().map(|&c| c as u128).sum();
     if corrections > 1 << 62 {
         return refuse("corrector steps in all", corrections, "at most 2^62");
     }
     // the predictor's stream runs on over the addresses of all nodes
-    if grid.n_steps() as u128 * predictor_vectors as u128 * dim as u128 > 1 << 62 {
-        return refuse("predictor steps", grid.n_steps() as u128, "at most 2^62 / (dim x noise vectors per step)");
+    if steps * predictor_vectors as u128 * dim as u128 > 1 << 62 {
+        return refuse("predictor steps", steps, "at most 2^62 / (dim x noise vectors per step)");
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use crate::math::portable::{exp, ln};
 /// ```text
 /// ESS = (sum_i w_i)^2 / sum_i w_i^2
 /// ```
-/// It is `n` for equal weights and 1 if one weight has all; 0 if all weights are 0 (`-inf`). NaN stays NaN.
+/// It is `n` for equal weights and 1 if one weight has all; 0 if all weights are 0 (`-inf`); NaN if a logarithm is NaN or
+/// `+inf`.
 ///
 /// # Source
 /// Kong, Liu and Wong 1994, *Sequential imputations and Bayesian missing data problems*.
@@ -23,7 +24,7 @@ use crate::math::portable::{exp, ln};
 /// ```
 #[must_use]
 pub fn effective_sample_size(log_weights: &[f64]) -> f64 {
-    let Some(most) = finite_most(log_weights) else { return if any_nan(log_weights) { f64::NAN } else { 0.0 } };
+    let Some(most) = finite_most(log_weights) else { return if any_bad(log_weights) { f64::NAN } else { 0.0 } };
     let (mut sum, mut squares) = (0.0, 0.0);
     for &log in log_weights {
         let w = exp(log - most);
@@ -76,11 +77,11 @@ pub(super) fn systematic(weights: &[f64], total: f64, u: f64, places: usize) -> 
     (0..places).map(choose).collect()
 }
 
-/// `ln sum_i e^(l_i)`, in order; `-inf` for an empty list.
+/// `ln sum_i e^(l_i)`, in order; `-inf` for an empty list, NaN if a logarithm is NaN or `+inf`.
 pub(super) fn log_sum_exp(logs: &[f64]) -> f64 {
     match finite_most(logs) {
         Some(most) => most + ln(logs.iter().map(|log| exp(log - most)).sum()),
-        None if any_nan(logs) => f64::NAN,
+        None if any_bad(logs) => f64::NAN,
         None => f64::NEG_INFINITY,
     }
 }
@@ -95,9 +96,9 @@ pub(super) fn normalised(logs: &[f64]) -> Vec<f64> {
 /// The largest logarithm, if one is finite and none is NaN.
 fn finite_most(logs: &[f64]) -> Option<f64> {
     let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    (most.is_finite() && !any_nan(logs)).then_some(most)
+    (most.is_finite() && !any_bad(logs)).then_some(most)
 }
 
-fn any_nan(logs: &[f64]) -> bool {
-    logs.iter().any(|log| log.is_nan())
+fn any_bad(logs: &[f64]) -> bool {
+    logs.iter().any(|&log| log.is_nan() || log == f64::INFINITY)
 }

@@ -240,6 +240,7 @@ impl Search {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "TunedForm", into = "TunedForm"))]
 pub struct TunedStepSizes {
     step_sizes: StepSizes,
     nodes: Vec<TunedNode>,
@@ -289,6 +290,34 @@ pub struct TunedNode {
     pub step_size: f64,
     /// The acceptance rate there in the last pilot run.
     pub acceptance_rate: f64,
+}
+
+/// The serialised form of what was found: the table is made of the nodes again.
+#[cfg(feature = "serde")]
+#[derive(serde::Serialize, serde::Deserialize)]
+struct TunedForm {
+    nodes: Vec<TunedNode>,
+    seed: u64,
+    rounds: usize,
+}
+
+#[cfg(feature = "serde")]
+impl From<TunedStepSizes> for TunedForm {
+    fn from(t: TunedStepSizes) -> Self {
+        Self { nodes: t.nodes, seed: t.seed, rounds: t.rounds }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<TunedForm> for TunedStepSizes {
+    type Error = ParameterError;
+    fn try_from(TunedForm { nodes, seed, rounds }: TunedForm) -> Result<Self, ParameterError> {
+        StepSizeTuning::to_acceptance(0.5)?.with_rounds(rounds)?;
+        let (times, step_sizes): (Vec<f64>, Vec<f64>) = nodes.iter().map(|node| (node.time, node.step_size)).unzip();
+        let rates: Vec<f64> = nodes.iter().map(|node| node.acceptance_rate).collect();
+        ParameterError::each("acceptance rates", &rates, |rate| (0.0..=1.0).contains(&rate), "between 0 and 1")?;
+        Ok(Self { step_sizes: StepSizes::table(&times, &step_sizes)?, nodes, seed, rounds })
+    }
 }
 
 /// The serialised form, checked when read.

@@ -134,10 +134,11 @@ impl<M: LogDensity> MixtureOfModels<M> {
             Asked::At(t) | Asked::Prepared(t, _) => self.shares_into(*t, x, &mut shares, &mut totals, scratch)?,
             Asked::AtTimes(times) => {
                 ParameterError::same("the list of times", "elements, one per chain", n, times.len())?;
+                let mut room = vec![0.0; shares.len()];
                 for_equal_times(times, |t, chains| {
-                    let mut own = vec![0.0; chains.len() * self.parts.models.len()];
+                    let own = &mut room[..chains.len() * self.parts.models.len()];
                     let totals = &mut totals[chains.clone()];
-                    self.shares_into(t, x.columns(chains.clone()), &mut own, totals, scratch)?;
+                    self.shares_into(t, x.columns(chains.clone()), own, totals, scratch)?;
                     for (all, own) in shares.chunks_exact_mut(n).zip(own.chunks_exact(chains.len())) {
                         all[chains.clone()].copy_from_slice(own);
                     }

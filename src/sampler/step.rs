@@ -321,6 +321,23 @@ impl<'a, T: Real> StepContext<'a, T> {
         }
     }
 
+    /// As [`score_into`](Self::score_into) at points from which a chain can turn back: a score that is not finite becomes 0,
+    /// and the chain's column goes to `lost`; it does not stop the chain. A model's error does.
+    pub(super) fn score_proposals_into(&mut self, t: f64, x: &[T], out: &mut [T], lost: &mut Vec<usize>) {
+        let mut i = self.workspace.bad.len();
+        self.score_into(t, x, out);
+        let bad = &mut self.workspace.bad;
+        // they are put in order when they are taken
+        while let Some((j, reason)) = bad.get(i) {
+            if matches!(reason, BadScore::NotFinite) {
+                lost.push(*j);
+                bad.swap_remove(i);
+            } else {
+                i += 1;
+            }
+        }
+    }
+
     /// As [`score_into`](Self::score_into) for some neighbouring chains of the tile, each at a time of its own: those from
     /// column `first_column` on, as many as there are times.
     ///

@@ -1,6 +1,6 @@
 //! [`GeometricPath`]: from a Gaussian to a target by powers of their densities.
 
-use super::target::UnnormalisedTarget;
+use super::target::{UnnormalisedTarget, settle_gradient};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
 use crate::math::portable::ln;
@@ -18,7 +18,8 @@ use std::f64::consts::TAU;
 /// target, so no reverse solver follows them; correctors at every node and importance weights do. The log-density is
 /// exact, so Metropolis correctors leave each law invariant.
 ///
-/// One evaluation of score or log-density costs one of the target.
+/// Where the target has no mass the score is that of the reference alone. One evaluation of score or log-density costs
+/// one of the target.
 ///
 /// # Errors
 /// [`ParameterError`] from the constructors: a mean of another length or not finite, a variance that is not finite and
@@ -115,7 +116,9 @@ impl<V: UnnormalisedTarget, F: ForwardProcess> ScoreModel for GeometricPath<V, F
         if b == 0.0 {
             out.as_mut_slice().fill(0.0);
         } else {
-            self.target.evaluate_into(x, &mut scratch[..x.n_chains()], out.reborrow())?;
+            let logs = &mut scratch[..x.n_chains()];
+            self.target.evaluate_into(x, logs, out.reborrow())?;
+            logs.iter().zip(out.chains_mut()).for_each(|(&log, gradient)| settle_gradient(log, gradient));
         }
         for (x, out) in x.chains().zip(out.chains_mut()) {
             for ((out, x), mean) in out.iter_mut().zip(x).zip(&self.mean) {

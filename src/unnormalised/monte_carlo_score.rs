@@ -2,7 +2,7 @@
 
 use super::geometric_path::{check_reference, squared_distance};
 use super::posterior::{Posterior, Room, room_len};
-use super::target::UnnormalisedTarget;
+use super::target::{UnnormalisedTarget, settle_gradient};
 use crate::batch::{Batch, BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
 use crate::math::portable::ln;
@@ -41,7 +41,8 @@ use std::f64::consts::TAU;
 /// [`LogDensity`] is the importance sampler's estimate of `ln p_t(x) + ln Z` (with as many pairs as inner chains), and
 /// `ln f` itself at `sigma = 0`. It is no exact density in between: Metropolis correctors at `t > 0` are off by its error.
 /// An [`AnnealedSampler`](crate::compose::AnnealedSampler) without corrector steps, on a grid that ends at 0, needs the
-/// exact one at the end only: its evidence has no bias, whatever the errors of the score.
+/// exact one at the end only: its evidence has no bias, whatever the errors of the score, if the estimate of the density is
+/// positive wherever a chain comes. (A chain all of whose points fall where `f` is 0 loses its weight for good.)
 ///
 /// # Errors
 /// [`ParameterError`] from the constructors. [`ScoreError::Undefined`] where the process has no marginal, or no signal.
@@ -133,7 +134,7 @@ pub struct ScoreEstimate {
     pub standard_error: Batch<f64>,
     /// Effective number of points for each chain: of the importance weights, or the number of inner chains.
     pub effective_points: Vec<f64>,
-    /// Accepted out of proposed for each chain's inner chains; empty for importance sampling.
+    /// Accepted out of proposed for each chain's inner chains, NaN where the target is; empty for importance sampling.
     pub acceptance_rate: Vec<f64>,
 }
 
@@ -290,8 +291,10 @@ impl<V: UnnormalisedTarget, F: ForwardProcess> MonteCarloScore<V, F> {
         let at = self.marginal(t)?;
         if at.variance == 0.0 {
             let point: Vec<f64> = x.as_slice().iter().map(|x| x / at.scale).collect();
+            let mut log = [0.0];
             let gradient = BatchViewMut::new(out, x.dim())?;
-            self.target.evaluate_into(BatchView::new(&point, x.dim())?, &mut [0.0], gradient)?;
+            self.target.evaluate_into(BatchView::new(&point, x.dim())?, &mut log, gradient)?;
+            settle_gradient(log[0], out);
             out.iter_mut().for_each(|g| *g /= at.scale);
             return Ok((f64::INFINITY, None));
         }

@@ -3,7 +3,7 @@
 
 use super::geometric_path::squared_distance;
 use super::monte_carlo_score::{InnerLangevin, ScoreIdentity};
-use super::target::UnnormalisedTarget;
+use super::target::{UnnormalisedTarget, settle_gradient};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
 use crate::math::portable::{exp, ln};
@@ -166,7 +166,7 @@ impl<V: UnnormalisedTarget> Posterior<'_, V> {
     }
 
     /// Inner chains by MALA on the posterior, started from its Gaussian part. Leaves the sums of the score in the room;
-    /// the result is the share of proposals that were accepted.
+    /// the result is the share of proposals that were accepted. All are NaN once the target is NaN or `+inf` somewhere.
     pub fn by_langevin(&self, inner: &InnerLangevin, room: &mut Room<'_>) -> Result<f64, ScoreError> {
         let (dim, n) = (self.x.len(), inner.chains);
         let all = n * dim;
@@ -177,8 +177,10 @@ impl<V: UnnormalisedTarget> Posterior<'_, V> {
         for point in room.points[..all].chunks_exact_mut(dim) {
             point.iter_mut().zip(&*room.centre).for_each(|(point, centre)| *point = centre + std_dev * *point);
         }
-        self.joint(&room.points[..all], &mut room.logs[..n], &mut room.gradients[..all])?;
         room.sums.clear();
+        if !self.joint(&room.points[..all], &mut room.logs[..n], &mut room.gradients[..all])? {
+            return Ok(room.sums.give_up());
+        }
         let mut accepted = 0_u64;
         for step in 0..inner.burn_in + inner.kept {
             let proposals = &mut room.proposals[..all];
@@ -186,7 +188,9 @@ impl<V: UnnormalisedTarget> Posterior<'_, V> {
             for ((y, x), g) in proposals.iter_mut().zip(&*room.points).zip(&*room.gradients) {
                 *y = x + h * g + (2.0 * h).sqrt() * *y;
             }
-            self.joint(proposals, &mut room.proposed_logs[..n], &mut room.proposed_gradients[..all])?;
+            if !self.joint(proposals, &mut room.proposed_logs[..n], &mut room.proposed_gradients[..all])? {
+                return Ok(room.sums.give_up());
+            }
             for i in 0..n {
                 let own = i * dim..(i + 1) * dim;
                 let (x, y) = (&mut room.points[own.clone()], &room.proposals[own.clone()]);
@@ -220,17 +224,21 @@ impl<V: UnnormalisedTarget> Posterior<'_, V> {
         Ok(accepted as f64 / (n * (inner.burn_in + inner.kept)) as f64)
     }
 
-    /// Log-density and gradient of the posterior at some points.
-    fn joint(&self, points: &[f64], logs: &mut [f64], gradients: &mut [f64]) -> Result<(), ScoreError> {
+    /// Log-density and gradient of the posterior at some points. False if the target is NaN or `+inf` at one of them.
+    fn joint(&self, points: &[f64], logs: &mut [f64], gradients: &mut [f64]) -> Result<bool, ScoreError> {
         let dim = self.x.len();
         self.target.evaluate_into(BatchView::new(points, dim)?, logs, BatchViewMut::new(gradients, dim)?)?;
         let Transition { scale, variance } = self.at;
+        let mut known = true;
         for ((point, gradient), log) in points.chunks_exact(dim).zip(gradients.chunks_exact_mut(dim)).zip(logs) {
             let mut square = 0.0;
-            // without mass there is nothing but the likelihood to go by
-            if *log == f64::NEG_INFINITY {
-                gradient.fill(0.0);
+            // a proposal that has left the numbers has no mass, whatever the target makes of it
+            if !log.is_finite() && point.iter().any(|y| !y.is_finite()) {
+                *log = f64::NEG_INFINITY;
             }
+            known &= *log < f64::INFINITY;
+            // without mass there is nothing but the likelihood to go by
+            settle_gradient(*log, gradient);
             for ((y, g), x) in point.iter().zip(gradient).zip(self.x) {
                 let away = x - scale * y;
                 square += away * away;
@@ -238,7 +246,7 @@ impl<V: UnnormalisedTarget> Posterior<'_, V> {
             }
             *log -= 0.5 * square / variance;
         }
-        Ok(())
+        Ok(known)
     }
 }
 
@@ -248,6 +256,13 @@ impl Sums<'_> {
         self.denoising.fill(0.0);
         self.difference.fill(0.0);
         self.all.iter_mut().for_each(|sum| sum.fill(0.0));
+    }
+
+    /// Makes the score NaN, and the share of accepted proposals that is returned.
+    fn give_up(&mut self) -> f64 {
+        self.clear();
+        self.normalise();
+        f64::NAN
     }
 
     /// Divides by the sum of the weights; NaN if there are none.

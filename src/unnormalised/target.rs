@@ -9,7 +9,7 @@ use std::fmt;
 ///
 /// # What is relied on
 /// Element and column `j` of the results depend on column `j` of `x` alone, to the bit. `-inf` says that `f(x) = 0`;
-/// the gradient there is not looked at. NaN stops the chain that asked.
+/// the gradient there is not looked at, and taken as 0. NaN or `+inf` stops the chain that asked.
 ///
 /// # Example
 /// ```
@@ -43,7 +43,7 @@ pub trait UnnormalisedTarget: Send + Sync {
     fn dim(&self) -> usize;
 
     /// Writes `ln f` of the `n` columns of the `d x n` batch `x` to `log_densities`, and its gradients to the `d x n`
-    /// batch `gradients`.
+    /// batch `gradients`, whose elements are rubbish before.
     ///
     /// # Errors
     /// [`ScoreError`] if the shapes do not fit, or it cannot be computed.
@@ -53,6 +53,16 @@ pub trait UnnormalisedTarget: Send + Sync {
         log_densities: &mut [f64],
         gradients: BatchViewMut<'_, f64>,
     ) -> Result<(), ScoreError>;
+}
+
+/// Makes a gradient say what its log-density says: 0 where there is no mass, whatever was written there, and NaN where
+/// the log-density is NaN or `+inf`, so that the chain stops.
+pub(super) fn settle_gradient(log: f64, gradient: &mut [f64]) {
+    if log == f64::NEG_INFINITY {
+        gradient.fill(0.0);
+    } else if !log.is_finite() {
+        gradient.fill(f64::NAN);
+    }
 }
 
 macro_rules! target_by_reference {

@@ -3,7 +3,7 @@
 
 use nalgebra::{DMatrix, DVector};
 use score_diffusion::chain_law::{GaussianScore, Normal};
-use score_diffusion::compose::StepSizeTuning;
+use score_diffusion::compose::{StepSizeTuning, TunedStepSizes};
 use score_diffusion::nalgebra;
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
@@ -992,6 +992,131 @@ fn densities_may_vanish_and_models_may_fail() {
     assert_eq!(sampler.finish(alone).unwrap().batch()[0], failed.samples.batch()[5]);
 }
 
+/// A law on the line, by two functions.
+#[derive(Clone)]
+struct Line<S, L> {
+    score: S,
+    log: L,
+}
+
+impl<S: Fn(f64) -> Result<f64, ScoreError> + Send + Sync, L: Send + Sync> ScoreModel for Line<S, L> {
+    type Scalar = f64;
+    fn dim(&self) -> usize {
+        1
+    }
+    fn score_into(
+        &self,
+        _: f64,
+        x: BatchView<f64>,
+        mut out: BatchViewMut<f64>,
+        _: &mut [f64],
+    ) -> Result<(), ScoreError> {
+        for (out, x) in out.as_mut_slice().iter_mut().zip(x.as_slice()) {
+            *out = (self.score)(*x)?;
+        }
+        Ok(())
+    }
+}
+
+impl<S, L> LogDensity for Line<S, L>
+where
+    S: Fn(f64) -> Result<f64, ScoreError> + Send + Sync,
+    L: Fn(f64) -> f64 + Send + Sync,
+{
+    fn log_density_into(&self, _: f64, x: BatchView<f64>, out: &mut [f64], _: &mut [f64]) -> Result<(), ScoreError> {
+        out.iter_mut().zip(x.as_slice()).for_each(|(out, x)| *out = (self.log)(*x));
+        Ok(())
+    }
+}
+
+#[test]
+fn trajectories_without_a_score_are_rejected() {
+    // from 2.5 each leapfrog cubes the state, until the cube is infinite where the state is not
+    let quartic = Line { score: |x: f64| Ok(-x * x * x), log: |x: f64| -0.25 * x * x * x * x };
+    let x = [2.5, 0.1];
+    let correctors: [AnyCorrector<f64>; 2] =
+        [Arc::new(Hmc::new(0.5, 8, quartic.clone()).unwrap()), Arc::new(ScoreHmc::new(0.5, 8).unwrap())];
+    for corrector in correctors {
+        let samples = at(OrnsteinUhlenbeck, 0.5, quartic.clone(), corrector, 5)
+            .sample_from(BatchView::new(&x, 1).unwrap(), 1)
+            .unwrap();
+        assert_eq!((samples.as_slice()[0], samples.report().adjustments[0].proposed), (2.5, 10));
+        assert!(samples.as_slice()[1].is_finite());
+    }
+}
+
+#[test]
+fn proposals_without_a_score_are_rejected() {
+    // half of a normal law; on the other side there is no score, or the model fails
+    let log = |x: f64| if x < 0.0 { f64::NEG_INFINITY } else { -0.5 * x * x };
+    let half = Line { score: |x: f64| Ok(if x < 0.0 { f64::NAN } else { -x }), log };
+    let start = [0.3, 1.0, 2.0];
+    let whole = Line { score: |x: f64| Ok(-x), log };
+    let step = || LangevinStep::langevin(StepSizes::constant(0.5).unwrap());
+    let by_score = ScoreMetropolis::new(step()).with_curl_check();
+    let known = ScoreMetropolis::new(step()).with_known_part(half.clone());
+    let samplers = [
+        at(OrnsteinUhlenbeck, 0.5, half.clone(), Mala::new(0.5, half.clone()).unwrap(), 50),
+        at(OrnsteinUhlenbeck, 0.5, half.clone(), Hmc::new(0.5, 2, half.clone()).unwrap(), 50),
+        at(OrnsteinUhlenbeck, 0.5, half.clone(), ScoreHmc::new(0.5, 2).unwrap(), 50),
+        at(OrnsteinUhlenbeck, 0.5, half.clone(), by_score, 50),
+        at(OrnsteinUhlenbeck, 0.5, whole, known, 50),
+    ];
+    for sampler in &samplers {
+        let samples = sampler.sample_from(BatchView::new(&start, 1).unwrap(), 1).unwrap();
+        let counts = samples.report().adjustments[0];
+        assert!(samples.as_slice().iter().all(|x| *x >= 0.0));
+        assert!(counts.accepted > 0 && counts.accepted < counts.proposed && counts.proposed == 150);
+        // Simpson's rule is exact for this score: what shows is rounding, of sums of a few terms below 100
+        assert!(counts.largest_curl < 1e-12, "{}", counts.largest_curl);
+        // a chain that stands there is stopped, alone
+        let error = sampler.sample_from(BatchView::new(&[0.3, -1.0], 1).unwrap(), 1).unwrap_err();
+        assert_eq!(error.failures().iter().map(|f| (f.chain, f.step)).collect::<Vec<_>>(), [(1, 0)]);
+        assert_eq!(error.partial().unwrap().batch()[0], {
+            let alone = sampler.sample_from(BatchView::new(&[0.3], 1).unwrap(), 1).unwrap();
+            alone.batch()[0]
+        });
+    }
+    // the model's own failure is not a place to turn back from
+    let failing = |x: f64| if x < 0.0 { Err(ScoreError::model("nothing on this side")) } else { Ok(-x) };
+    let failing = Line { score: failing, log };
+    let sampler = at(OrnsteinUhlenbeck, 0.5, failing.clone(), Mala::new(0.5, failing).unwrap(), 50);
+    let error = sampler.sample_from(BatchView::new(&start, 1).unwrap(), 1).unwrap_err();
+    assert!(error.failures()[0].to_string().contains("nothing on this side"));
+    // from outside the same
+    let ratio = |x: f64, y: f64| {
+        let (x, y) = ([x], [y]);
+        let (x, y) = views(&x, &y, 1);
+        let mala = Mala::new(0.5, half.clone()).unwrap().log_acceptance(&half, &OrnsteinUhlenbeck, 0.5, x, y);
+        let by_score = ScoreMetropolis::new(step()).log_acceptance(&half, &OrnsteinUhlenbeck, 0.5, x, y);
+        (mala, by_score)
+    };
+    let (mala, by_score) = ratio(1.0, -1.0);
+    assert_eq!((mala.unwrap()[0], by_score.unwrap()[0]), (f64::NEG_INFINITY, f64::NEG_INFINITY));
+    let (mala, by_score) = ratio(-1.0, 1.0);
+    assert!(mala.is_err() && by_score.is_err());
+    let flat = |x: f64, y: f64| {
+        let (x, y) = ([x], [y]);
+        let (x, y) = views(&x, &y, 1);
+        Mala::new(0.5, Box1).unwrap().log_acceptance(&Box1, &OrnsteinUhlenbeck, 0.5, x, y)
+    };
+    assert_eq!((flat(0.0, 2.0).unwrap()[0], flat(2.0, 0.0).unwrap()[0]), (f64::NEG_INFINITY, f64::INFINITY));
+    assert!(flat(0.0, 200.0).is_err() && flat(200.0, 0.0).is_err());
+}
+
+#[test]
+fn uniform_numbers_have_addresses() {
+    let at_most = 1 << 40;
+    let build = |corrector: AnyCorrector<f64>, n| {
+        sampler(OrnsteinUhlenbeck, Box1, TimeGrid::single(0.5).unwrap(), corrector, Schedule::AtStart(n))
+    };
+    let mala: AnyCorrector<f64> = Arc::new(Mala::new(0.5, Box1).unwrap());
+    assert!(build(mala.clone(), at_most).is_ok());
+    assert!(build(mala, at_most + 1).err().unwrap().to_string().contains("uniform"));
+    // noise has four times as many
+    assert!(build(Arc::new(UnadjustedLangevin::new(0.5).unwrap()), at_most + 1).is_ok());
+}
+
 #[test]
 fn tables_are_read_as_they_are_written_and_between() {
     let table = StepSizes::table(&[0.1, 1.0, 0.4], &[0.01, 0.5, 0.2]).unwrap();
@@ -1048,6 +1173,12 @@ fn tuned_step_sizes_reach_their_acceptance_rate_in_the_run_that_counts() {
         assert_eq!(tuned.step_sizes().at(&OrnsteinUhlenbeck, node.time).unwrap(), node.step_size);
     }
     assert_eq!(counted.report().adjustments[0].acceptance_rate(), None);
+    let text = serde_json::to_string(&tuned).unwrap();
+    assert_eq!(serde_json::from_str::<TunedStepSizes>(&text).unwrap(), tuned);
+    for (from, to) in [("\"rounds\":16", "\"rounds\":1"), ("\"step_size\":", "\"step_size\":-")] {
+        assert!(text.contains(from));
+        assert!(serde_json::from_str::<TunedStepSizes>(&text.replacen(from, to, 1)).is_err());
+    }
     // the twin: the start was not tuned
     let untuned = build(start.clone()).unwrap().sample_seeded(chains, 6).unwrap();
     assert!(untuned.report().adjustments[1].acceptance_rate().unwrap() - target > error);

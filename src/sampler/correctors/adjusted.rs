@@ -1,7 +1,7 @@
 //! [`Adjusted`]: a Langevin step that Metropolis accepts or rejects.
 
 use super::line_integral::Quadrature;
-use super::metropolis::{Evaluate, InStep, Kept, Known, Outside, accepts, call_back, log_acceptance, scratch_of};
+use super::metropolis::{Evaluate, InStep, Kept, Known, Outside, accepts, log_acceptance, scratch_of};
 use crate::batch::BatchView;
 use crate::error::{ParameterError, ScoreError};
 use crate::real::Real;
@@ -70,7 +70,8 @@ impl<T: Real> Adjusted<'_, T> {
         let (log_x, more) = numbers.split_at_mut(logs);
         let (log_y, more) = more.split_at_mut(logs);
         let (ratio, sums) = more.split_at_mut(n);
-        let mut law = InStep { cx, known: self.known, at: self.at, scratch: own };
+        let (known, at, lost) = (self.known, self.at, Vec::new());
+        let mut law = InStep { cx, known, at, scratch: own, proposes: false, lost };
         if starts {
             self.evaluate(&mut law, x, s_x, rest_x, log_x);
         } else {
@@ -78,8 +79,8 @@ impl<T: Real> Adjusted<'_, T> {
         }
         y.copy_from_slice(x);
         law.cx.combine(self.step, 0, s_x, y);
-        let mut lost = Vec::new();
-        call_back(dim, x, y, |j| lost.push(j));
+        law.proposes = true;
+        law.call_back(x, y);
         self.evaluate(&mut law, y, s_y, rest_y, log_y);
         // the score is its own rest if nothing is known
         let (f_x, f_y) = if self.has_rest() { (&*rest_x, &*rest_y) } else { (&*s_x, &*s_y) };
@@ -90,7 +91,7 @@ impl<T: Real> Adjusted<'_, T> {
         let after = Known { point: y, score: s_y, rest: f_y, log: log_y };
         let rule = (self.step, self.quadrature, self.known.is_some());
         log_acceptance(&mut law, rule, before, after, (room, sums), ratio);
-        lost.iter().for_each(|&j| ratio[j] = f64::NEG_INFINITY);
+        law.lost.iter().for_each(|&j| ratio[j] = f64::NEG_INFINITY);
         for (j, &ratio) in ratio.iter().enumerate() {
             if accepts(law.cx, j, ratio) {
                 let chain = j * dim..(j + 1) * dim;
@@ -125,9 +126,10 @@ impl<T: Real> Adjusted<'_, T> {
         let Some(quadrature) = self.quadrature else { return };
         let (w, more) = third.split_at_mut(x.len());
         let (s_w, rest_w) = more.split_at_mut(x.len());
+        let lost = law.lost.len();
         w.copy_from_slice(x);
         law.cx.combine(self.step, 1, s_x, w);
-        call_back(law.cx.dim(), x, w, |_| ());
+        law.call_back(x, w);
         self.evaluate(law, w, s_w, rest_w, &mut []);
         let f_w = if self.has_rest() { &*rest_w } else { &*s_w };
         out.fill(0.0);
@@ -135,8 +137,13 @@ impl<T: Real> Adjusted<'_, T> {
             quadrature.add_line_integral(law, self.known.is_some(), from, to, (&mut *room, &mut *sums), out);
         }
         for (j, loop_integral) in out.iter().enumerate() {
-            law.cx.note_curl(j, loop_integral.abs());
+            // without a score all the way round there is no integral
+            if !law.lost.contains(&j) {
+                law.cx.note_curl(j, loop_integral.abs());
+            }
         }
+        // the second proposal has no say in what becomes of the first
+        law.lost.truncate(lost);
     }
 
     /// `ln` of the acceptance ratio of moves from `x` to `y`, one per chain, from outside a run.
@@ -154,9 +161,10 @@ impl<T: Real> Adjusted<'_, T> {
         if let Some(known) = self.known {
             ParameterError::same("the log-density", "coordinates per chain", dim, known.dim())?;
         }
-        let mut law = Outside { model, known: self.known, at: self.at, first_chain: x.first_chain(), error: None };
+        let (known, at, first_chain) = (self.known, self.at, x.first_chain());
+        let mut law = Outside { model, known, at, first_chain, error: None, lost: Vec::new() };
         let logs = if self.known.is_some() { n } else { 0 };
-        let at = |law: &mut Outside<'_, T>, points: &[T]| {
+        let all_at = |law: &mut Outside<'_, T>, points: &[T]| {
             let (mut score, mut rest, mut log) = (vec![T::default(); points.len()], Vec::new(), vec![0.0; logs]);
             if self.has_rest() {
                 rest.resize(points.len(), T::default());
@@ -164,14 +172,19 @@ impl<T: Real> Adjusted<'_, T> {
             self.evaluate(law, points, &mut score, &mut rest, &mut log);
             (score, rest, log)
         };
-        let (s_x, rest_x, log_x) = at(&mut law, x.as_slice());
-        let (s_y, rest_y, log_y) = at(&mut law, y.as_slice());
+        let (s_x, rest_x, log_x) = all_at(&mut law, x.as_slice());
+        if let (Some(j), None) = (law.lost.first(), &law.error) {
+            let message = format!("the score of chain {} is not finite", first_chain + *j as u64);
+            return Err(ScoreError::model(message));
+        }
+        let (s_y, rest_y, log_y) = all_at(&mut law, y.as_slice());
         let (f_x, f_y) = if self.has_rest() { (&rest_x, &rest_y) } else { (&s_x, &s_y) };
         let before = Known { point: x.as_slice(), score: &s_x, rest: f_x, log: &log_x };
         let after = Known { point: y.as_slice(), score: &s_y, rest: f_y, log: &log_y };
         let (mut room, mut sums, mut out) = (vec![T::default(); 2 * dim * n], vec![0.0; 2 * n], vec![0.0; n]);
         let rule = (self.step, self.quadrature, self.known.is_some());
         log_acceptance(&mut law, rule, before, after, (&mut room, &mut sums), &mut out);
+        law.lost.iter().for_each(|&j| out[j] = f64::NEG_INFINITY);
         law.error.map_or(Ok(out), Err)
     }
 }

@@ -26,8 +26,9 @@ use std::fmt;
 /// uniform number decides. Acceptance rates per node are in the report. In `d` coordinates keep `h` near `d^(-1/3)`; an
 /// acceptance rate of 0.574 is the best for product laws.
 ///
-/// A chain that starts where the density is 0 takes the first proposal where it is not. A proposal that is not finite is
-/// rejected. A NaN log-density stops the chain.
+/// A chain that starts where the density is 0 takes the first proposal where it is not. A proposal that is not finite, or
+/// whose score is not, is rejected. A score that is not finite where the chain stands stops it: at a start without
+/// density too, unless the score there points somewhere. A NaN log-density stops the chain, at a proposal too.
 ///
 /// # Errors
 /// [`ParameterError`] from [`new`](Self::new) unless the step size is finite and positive, and when a sampler is built, if there
@@ -115,10 +116,12 @@ macro_rules! metropolis_with_a_log_density {
             }
 
             /// `ln (p(y) q(x|y)) - ln (p(x) q(y|x))` for the moves from the chains of `x` to those of `y`, as the steps
-            /// compute it. It changes its sign to the bit when `x` and `y` change places.
+            /// compute it. It changes its sign to the bit when `x` and `y` change places, if there is a density at both.
+            /// It is `-inf` where `y` has no density, or a score that is not finite; else `+inf` if `x` has no density.
             ///
             /// # Errors
-            /// [`ScoreError`] if shapes do not fit, there is no step size at this time, or a model fails.
+            /// [`ScoreError`] if shapes do not fit, there is no step size at this time, a model fails, the score is not
+            /// finite at `x`, or a log-density is NaN or `+inf`: where the step would stop the chain.
             pub fn log_acceptance(
                 &self,
                 score: &dyn ScoreModel<Scalar = E::Scalar>,

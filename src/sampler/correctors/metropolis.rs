@@ -18,8 +18,13 @@ use crate::sampler::step::{AffineStep, AllFinite, StepContext};
 use crate::score::{LogDensity, ScoreModel};
 use crate::simd::dispatch;
 
-/// Stands for `ln 0`: finite in f32, too, so that it can be kept in a chain's memory.
+/// Stands for `ln 0`: finite in f32, too, so that it can be kept in a chain's memory. Its opposite is as good as `+inf`.
 const NO_DENSITY: f64 = -1e38;
+
+/// Whether a log-density is one that stops its chain.
+fn is_bad(log: f64) -> bool {
+    log.is_nan() || log > -NO_DENSITY
+}
 
 /// What a rule may ask of the law at one time: within a step, or from outside.
 pub(super) trait Evaluate<T> {
@@ -32,29 +37,63 @@ pub(super) trait Evaluate<T> {
 }
 
 /// Evaluation within a step: counted, and a chain that fails is stopped alone.
+///
+/// A chain fails if the score is not finite where it stands. If it is not finite at its proposal, or on the way there, the
+/// proposal is lost.
 pub(super) struct InStep<'a, 'b, T: Real> {
     pub cx: &'a mut StepContext<'b, T>,
     pub known: Option<&'a dyn LogDensity<Scalar = T>>,
     pub at: f64,
     pub scratch: &'a mut [T],
+    /// Whether points are proposals, or between a state and its proposal.
+    pub proposes: bool,
+    /// Columns whose proposals are lost.
+    pub lost: Vec<usize>,
+}
+
+impl<T: Real> InStep<'_, '_, T> {
+    /// Puts every proposal that is not finite back to where its chain stands, so that no model has to score it. It is lost.
+    pub fn call_back(&mut self, x: &[T], y: &mut [T]) {
+        if dispatch(AllFinite(y)) {
+            return;
+        }
+        let dim = self.cx.dim();
+        for (j, (x, y)) in x.chunks(dim).zip(y.chunks_mut(dim)).enumerate() {
+            if !dispatch(AllFinite(y)) {
+                y.copy_from_slice(x);
+                self.lost.push(j);
+            }
+        }
+    }
 }
 
 impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
     fn score(&mut self, x: &[T], out: &mut [T]) {
-        self.cx.score_into(self.at, x, out);
+        if self.proposes {
+            self.cx.score_proposals_into(self.at, x, out, &mut self.lost);
+        } else {
+            self.cx.score_into(self.at, x, out);
+        }
     }
 
     fn gradient(&mut self, x: &[T], out: &mut [T]) {
         let (dim, first, Some(known)) = (self.cx.dim(), self.cx.chains().start, self.known) else { return };
         let view = BatchView::of_chains(x, dim, first);
         let whole = known.score_into(self.at, view, BatchViewMut::of_chains(out, dim, first), self.scratch);
-        if whole.is_ok() {
+        if whole.is_ok() && dispatch(AllFinite(out)) {
             return;
         }
         for (j, out) in out.chunks_mut(dim).enumerate() {
             let one = BatchViewMut::of_chains(out, dim, first + j as u64);
             if let Err(error) = known.score_into(self.at, view.columns(j..j + 1), one, self.scratch) {
                 self.cx.fail(j, &error.to_string());
+                out.fill(T::default());
+            } else if !dispatch(AllFinite(out)) {
+                if self.proposes {
+                    self.lost.push(j);
+                } else {
+                    self.cx.fail(j, "the gradient of the known log-density is not finite");
+                }
                 out.fill(T::default());
             }
         }
@@ -73,8 +112,11 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
             }
         }
         for (j, out) in out.iter_mut().enumerate() {
-            if out.is_nan() || *out == f64::INFINITY {
-                self.cx.fail(j, "the log-density is NaN or infinite");
+            if is_bad(*out) {
+                // where there is no score nobody asks for the density
+                if !(self.proposes && self.lost.contains(&j)) {
+                    self.cx.fail(j, "the log-density is NaN or infinite");
+                }
                 *out = 0.0;
             }
             *out = out.max(NO_DENSITY);
@@ -89,16 +131,19 @@ pub(super) struct Outside<'a, T: Real> {
     pub at: f64,
     pub first_chain: u64,
     pub error: Option<ScoreError>,
+    /// Columns with a score that is not finite, somewhere.
+    pub lost: Vec<usize>,
 }
 
 impl<'a, T: Real> Outside<'a, T> {
     fn scored(&mut self, model: &'a (impl ScoreModel<Scalar = T> + ?Sized), x: &[T], out: &mut [T]) {
         let (dim, first) = (self.model.dim(), self.first_chain);
         let mut scratch = vec![T::default(); model.scratch_len(x.len() / dim)];
-        let out = BatchViewMut::of_chains(out, dim, first);
-        if let Err(error) = model.score_into(self.at, BatchView::of_chains(x, dim, first), out, &mut scratch) {
+        let view = BatchViewMut::of_chains(out, dim, first);
+        if let Err(error) = model.score_into(self.at, BatchView::of_chains(x, dim, first), view, &mut scratch) {
             self.error.get_or_insert(error);
         }
+        self.lost.extend(out.chunks(dim).enumerate().filter(|(_, out)| !dispatch(AllFinite(out))).map(|(j, _)| j));
     }
 }
 
@@ -119,6 +164,10 @@ impl<T: Real> Evaluate<T> for Outside<'_, T> {
         let x = BatchView::of_chains(x, dim, self.first_chain);
         if let Err(error) = known.log_density_into(self.at, x, out, &mut scratch) {
             self.error.get_or_insert(error);
+        }
+        if let Some(j) = out.iter().position(|&log| is_bad(log)) {
+            let message = format!("the log-density of chain {} is {}", self.first_chain + j as u64, out[j]);
+            self.error.get_or_insert(ScoreError::model(message));
         }
         out.iter_mut().for_each(|out| *out = out.max(NO_DENSITY));
     }
@@ -143,7 +192,7 @@ pub(super) struct Known<'a, T> {
 /// `ln (p(y) q(x|y)) - ln (p(x) q(y|x))` for every chain: the known log-density by its difference, the rest of the score by
 /// a quadrature along the segment. `room` has two vectors, `sums` two numbers per chain.
 ///
-/// It changes its sign to the bit when `x` and `y` change places.
+/// It changes its sign to the bit when `x` and `y` change places, unless there is no density at either.
 pub(super) fn log_acceptance<T: Real>(
     law: &mut dyn Evaluate<T>,
     (step, quadrature, known): (AffineStep, Option<&Quadrature>, bool),
@@ -172,20 +221,6 @@ pub(super) fn log_acceptance<T: Real>(
     }
 }
 
-/// Puts every proposal that is not finite back to where its chain stands, and tells which: it is rejected, and no model has
-/// to score it.
-pub(super) fn call_back<T: Real>(dim: usize, x: &[T], y: &mut [T], mut lost: impl FnMut(usize)) {
-    if dispatch(AllFinite(y)) {
-        return;
-    }
-    for (j, (x, y)) in x.chunks(dim).zip(y.chunks_mut(dim)).enumerate() {
-        if !dispatch(AllFinite(y)) {
-            y.copy_from_slice(x);
-            lost(j);
-        }
-    }
-}
-
 /// Whether the chain in column `j` takes its proposal, by uniform number 0 of the step; counted.
 pub(super) fn accepts<T: Real>(cx: &mut StepContext<'_, T>, j: usize, log_ratio: f64) -> bool {
     // NaN is no acceptance
@@ -194,7 +229,10 @@ pub(super) fn accepts<T: Real>(cx: &mut StepContext<'_, T>, j: usize, log_ratio:
     accepted
 }
 
-/// A number per chain in the memory of a rule, to the bit: in one element of f64, or in the sum of three of f32.
+/// A number per chain in the memory of a rule: in one element of f64, or in the sum of three of f32.
+///
+/// It is kept to the bit if it is 0 or between 2^-96 and 3e38 in size; f32 has no digits below 2^-149. Log-densities
+/// are at most 1e38 in size.
 pub(super) struct Kept {
     dim: usize,
 }
@@ -244,14 +282,14 @@ mod tests {
 
     #[test]
     fn a_number_is_kept_to_the_bit() {
-        let numbers = [0.1, -12_345.678_901_234_567, 1e30 / 3.0, NO_DENSITY, 0.0];
+        let numbers = [0.1, -12_345.678_901_234_567, 1e30 / 3.0, NO_DENSITY, 0.0, 2f64.powi(-96) / 3.0 * 4.0];
         for dim in [1, 2, 3, 5] {
             let kept = Kept::of_dim(dim);
             let mut single = vec![7.0_f32; kept.vectors::<f32>() * dim * numbers.len()];
             let mut double = vec![7.0_f64; kept.vectors::<f64>() * dim * numbers.len()];
             kept.write(&numbers, &mut single);
             kept.write(&numbers, &mut double);
-            let (mut a, mut b) = ([0.0; 5], [0.0; 5]);
+            let (mut a, mut b) = ([0.0; 6], [0.0; 6]);
             kept.read(&single, &mut a);
             kept.read(&double, &mut b);
             assert_eq!((a, b), (numbers, numbers), "{dim}");

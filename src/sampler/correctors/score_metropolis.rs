@@ -23,7 +23,8 @@ use std::fmt;
 /// The quadrature is a [`LineIntegral`], Simpson's rule unless said otherwise. One evaluation per step and those of the
 /// rule (1 for Simpson), one more in the first step at a node. One uniform number decides. `I`, the sums and
 /// the ratio are f64 per chain, and the log-ratio changes its sign to the bit when `x` and `y` change places. If the score is
-/// affine, every rule is exact.
+/// affine, every rule is exact. A proposal is rejected if the score is not finite there or at a point of the quadrature; a
+/// score that is not finite where the chain stands stops it.
 ///
 /// # What is not promised
 /// The law `p_t` is left invariant up to the error of the quadrature. If the score is not a gradient, there is no such law:
@@ -168,10 +169,12 @@ impl<K> ScoreMetropolis<K> {
         self.rule
     }
 
-    /// `I + ln q(x|y) - ln q(y|x)` for the moves from the chains of `x` to those of `y`, as the steps compute it.
+    /// `I + ln q(x|y) - ln q(y|x)` for the moves from the chains of `x` to those of `y`, as the steps compute it; `-inf`
+    /// where the step would reject for want of a score or a density.
     ///
     /// # Errors
-    /// [`ScoreError`] if shapes do not fit, there is no step size at this time, or a model fails.
+    /// [`ScoreError`] if shapes do not fit, there is no step size at this time, a model fails, the score is not finite at
+    /// `x`, or a log-density is NaN or `+inf`.
     pub fn log_acceptance<T: Real>(
         &self,
         score: &dyn ScoreModel<Scalar = T>,
