@@ -121,11 +121,15 @@ impl Draws {
         Series { values: cut.map(|&x| f(x)).collect(), length: half }
     }
 
-    /// Refuses draws that are all the same, of which there is nothing to say.
+    /// Refuses draws whose halves are all the same, of which there is nothing to say.
     pub(super) fn check_spread(&self) -> Result<(), ParameterError> {
-        let first = self.0.values[0];
-        let allowed = "a quantity that varies: all draws are this number";
-        ParameterError::check("the draws", first, self.0.values.iter().any(|&x| x != first), allowed)?;
+        let (n, first) = (self.0.length, self.0.values[0]);
+        // as in `halves`, the middle one of an odd number does not count
+        let left_out = |i: usize| n % 2 == 1 && i % n == n / 2;
+        let varies = self.0.values.iter().enumerate().any(|(i, &x)| x != first && !left_out(i));
+        let allowed =
+            "a quantity that varies: all draws are this number, but for the middle one of an odd number at most";
+        ParameterError::check("the draws", first, varies, allowed)?;
         Ok(())
     }
 }
@@ -144,6 +148,14 @@ impl Series {
 
     pub fn chains(&self) -> impl ExactSizeIterator<Item = &[f64]> {
         self.values.chunks_exact(self.length)
+    }
+
+    /// The values in units of a power of two near the largest, so that no square overflows, nor the largest one vanishes.
+    pub fn in_own_units(mut self) -> Self {
+        let largest = self.values.iter().fold(f64::MIN_POSITIVE, |a, x| a.max(x.abs()));
+        let unit = f64::from_bits(largest.to_bits() & f64::INFINITY.to_bits());
+        self.values.iter_mut().for_each(|x| *x /= unit);
+        self
     }
 
     /// Each value replaced by the standard normal's quantile of its rank among all (Blom's, `(r - 3/8)/(n + 1/4)`; equal
