@@ -114,6 +114,11 @@ impl Draws {
         &self.0.values
     }
 
+    /// A unit for the draws, [`Series::unit`], and all draws in it.
+    pub(super) fn in_own_units(&self) -> (f64, Vec<f64>) {
+        (self.0.unit(), self.0.clone().in_own_units().values)
+    }
+
     /// The quantity `f` of each draw, with each chain cut in halves; of an odd number of draws the middle one is left out.
     pub(super) fn halves(&self, f: impl Fn(f64) -> f64) -> Series {
         let half = self.0.length / 2;
@@ -150,10 +155,15 @@ impl Series {
         self.values.chunks_exact(self.length)
     }
 
-    /// The values in units of a power of two near the largest, so that no square overflows, nor the largest one vanishes.
-    pub fn in_own_units(mut self) -> Self {
+    /// A power of two near the largest value: in this unit no square overflows, and that of the largest does not vanish.
+    pub fn unit(&self) -> f64 {
         let largest = self.values.iter().fold(f64::MIN_POSITIVE, |a, x| a.max(x.abs()));
-        let unit = f64::from_bits(largest.to_bits() & f64::INFINITY.to_bits());
+        f64::from_bits(largest.to_bits() & f64::INFINITY.to_bits())
+    }
+
+    /// The values in that unit.
+    pub fn in_own_units(mut self) -> Self {
+        let unit = self.unit();
         self.values.iter_mut().for_each(|x| *x /= unit);
         self
     }
