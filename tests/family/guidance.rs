@@ -1062,14 +1062,13 @@ fn steps_that_cannot_be_done_are_refused_within_another_rule_too() {
     let score = || ExactScore::new(Gaussian::standard(1).unwrap(), OrnsteinUhlenbeck);
     let grid = TimeGrid::from_nodes(vec![0.9, 0.1]).unwrap();
     let good = Odd { time: 0.5, coefficient: 1.0, term: Term::Noise(0) };
-    let double: PredictorCorrector<Model, AnyProcess> = {
+    let double = || {
         let cosine: AnyProcess = Arc::new(VariancePreserving::cosine(0.008).unwrap());
-        let score: Model = Arc::new(score());
-        PredictorCorrector::under(cosine, score, grid.clone()).unwrap()
+        PredictorCorrector::under(cosine, Arc::new(score()) as Model, grid.clone()).unwrap()
     };
     let within = |odd: Odd| {
         let odd: AnyPredictor = Arc::new(Inpainted::new(odd, known.clone()));
-        double.clone().with_predictor(odd).map(|_| ()).map_err(|error| error.to_string())
+        double().with_predictor(odd).map(|_| ()).map_err(|error| error.to_string())
     };
     assert_eq!(within(good), Ok(()));
     assert!(within(Odd { time: 1.5, ..good }).unwrap_err().contains("time of a stage"));
