@@ -12,6 +12,10 @@
 //! weights, one of a state and some of products. (Six columns would have the better ratio of arithmetic to loads, but
 //! then LLVM spills.) The panel stays in the L1 cache while all columns pass.
 
+mod jacobi_svd;
+
+pub(crate) use jacobi_svd::JacobiSvd;
+
 use crate::real::Real;
 use crate::simd::{Kernel, dispatch};
 use nalgebra::DMatrix;

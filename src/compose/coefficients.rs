@@ -4,7 +4,7 @@ use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::{AffineStep, DirectionalStep, StagedStep, Sums};
+use crate::sampler::{AffineStep, Sums};
 
 /// The steps of a predictor or a corrector from the nodes of a grid: affine, lists of sums, or known to the rule
 /// alone.
@@ -91,57 +91,12 @@ impl Coefficients {
         };
         let all_fine = self.affine.iter().flatten().all(fine);
         for (step, &t) in self.affine.iter().zip(grid.nodes()).filter(|_| !all_fine) {
-            check_step::<T>(*step, vectors, t)?;
+            step.map_or(Ok(()), |step| step.check::<T>(vectors, t))?;
         }
         for (step, &t) in self.sums.iter().zip(grid.nodes()) {
             let Some(step) = step.as_deref() else { continue };
-            step.check_asked(vectors, kept)?;
-            match step {
-                Sums::Staged(step) => check_staged::<T>(step, process, t)?,
-                Sums::Directional(step) => check_directional::<T>(step, process, t)?,
-            }
+            step.check::<T>(vectors, kept, process, t)?;
         }
         Ok(())
     }
-}
-
-/// Refuses an affine step that cannot be done in `T`, or that needs noise its rule says it does not draw.
-pub(super) fn check_step<T: Real>(step: Option<AffineStep>, vectors: usize, t: f64) -> Result<(), ParameterError> {
-    let Some(step) = step else { return Ok(()) };
-    let finite = [step.state, step.score, step.noise].iter().all(|&c| T::of(c).as_f64().is_finite());
-    let allowed = "one at which the step's coefficients are finite in the chains' scalar";
-    ParameterError::check("the time of a step", t, finite, allowed)?;
-    let allowed = "0, as the rule says that it draws no noise vectors";
-    ParameterError::check("the noise coefficient of a step", step.noise, step.noise == 0.0 || vectors > 0, allowed)?;
-    Ok(())
-}
-
-/// Refuses a staged step that cannot be done in `T` or under the process.
-fn check_staged<T: Real>(step: &StagedStep, process: &dyn ForwardProcess, t: f64) -> Result<(), ParameterError> {
-    check_times(step.stages().iter().map(|stage| stage.time), process)?;
-    let sums = step.stages().iter().map(|stage| &stage.point).chain([step.next()]).chain(step.keep());
-    let finite = sums.flat_map(|sum| sum.terms()).all(|term| T::of(term.1).as_f64().is_finite());
-    let allowed = "one at which the step's coefficients are finite in the chains' scalar";
-    ParameterError::check("the time of a step", t, finite, allowed)?;
-    Ok(())
-}
-
-/// The same for a step with coefficients per direction.
-fn check_directional<T: Real>(
-    step: &DirectionalStep,
-    process: &dyn ForwardProcess,
-    t: f64,
-) -> Result<(), ParameterError> {
-    check_times(step.times().iter().copied(), process)?;
-    let allowed = "one at which the step's coefficients are finite in the chains' scalar";
-    ParameterError::check("the time of a step", t, step.is_finite::<T>(), allowed)?;
-    Ok(())
-}
-
-/// Refuses scores at times that the process does not have.
-fn check_times(mut times: impl Iterator<Item = f64>, process: &dyn ForwardProcess) -> Result<(), ParameterError> {
-    times.try_for_each(|t| {
-        let usable = t <= process.time_limit();
-        ParameterError::check("the time of a stage", t, usable, "at most the process's time limit").map(|_| ())
-    })
 }

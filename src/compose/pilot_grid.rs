@@ -8,7 +8,9 @@ use crate::math::portable::{exp, ln};
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::{AffineStep, Corrector, Predictor, SampleError, StagedStep, StepContext, StepKind, StepSite};
+use crate::sampler::{
+    AffineStep, Corrector, DirectionalStep, Predictor, SampleError, StagedStep, StepContext, StepKind, StepSite,
+};
 use crate::score::ScoreModel;
 
 /// A pilot run of a sampler, which measures the local error of each step and so finds where nodes are needed.
@@ -356,6 +358,12 @@ impl<T: Real> Predictor<T> for Drift<'_, T> {
     }
     fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
         self.0.staged_step(site)
+    }
+    fn directional_step(&self, site: &StepSite<'_>) -> Result<Option<DirectionalStep>, ParameterError> {
+        self.0.directional_step(site)
+    }
+    fn required_dim(&self) -> Option<usize> {
+        self.0.required_dim()
     }
     fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, x: BatchViewMut<'_, T>) {
         if self.0.noise_vectors() + self.0.uniforms() > 0 {

@@ -1,6 +1,6 @@
 //! [`Program`]: which step comes when, with all coefficients computed and checked once, when a sampler is built.
 
-use super::coefficients::{Coefficients, check_step};
+use super::coefficients::Coefficients;
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::noise::DRAW_LIMIT;
@@ -113,7 +113,7 @@ impl Program {
         predictions.check::<T>(predictor.noise_vectors(), memory_vectors[0], process, grid)?;
         corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], process, grid)?;
         first_corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], process, grid)?;
-        check_step::<T>(denoise, 0, grid.early_stop())?;
+        denoise.map_or(Ok(()), |step| step.check::<T>(0, grid.early_stop()))?;
         let mut nfe = u64::from(denoise.is_some());
         let (of_predictor, of_corrector) = (predictor.nfe(), corrector.nfe());
         for node in 0..grid.n_steps() {
@@ -272,7 +272,7 @@ fn check_room(
         Err(ParameterError::Count { name, given: u64::try_from(given).unwrap_or(u64::MAX), allowed })
     };
     let draws = corrector_vectors as u128 * dim as u128;
-    if let Some(&n) = counts.iter().find(|&&n| n as u128 * draws > u128::from(DRAW_LIMIT)) {
+    if let Some(&n) = counts.iter().find(|&&n| (n as u128).saturating_mul(draws) > u128::from(DRAW_LIMIT)) {
         return refuse("corrector steps at a node", n as u128, "at most 2^42 / (dim x noise vectors per step)");
     }
     // each uniform number has an address of four draws

@@ -138,7 +138,8 @@ impl LabelNoise {
         observed + ln((1.0 - b) - small(b, -observed)) - ln((1.0 - a) - small(a, observed))
     }
 
-    /// The derivative of [`corrected`](Self::corrected): what the gradient is multiplied by. At least 1.
+    /// The derivative of [`corrected`](Self::corrected): what the gradient is multiplied by.
+    /// At least 1 where a true logit belongs to `observed`; elsewhere it means nothing.
     #[must_use]
     pub fn slope(&self, observed: f64) -> f64 {
         let (a, b) = (self.rate_of_data, self.rate_of_model);
@@ -157,10 +158,6 @@ fn small(rate: f64, x: f64) -> f64 {
 /// A discriminator trained on labels that are wrong at known rates learns [`LabelNoise::observed`] of the true logit. This
 /// undoes it, logarithm and gradient, and holds the result within `[-bound, bound]` with gradient 0 outside: a learned logit may
 /// lie where no true one does, and near the ends of its range the inverse is steep.
-///
-/// Samples of a model that are as good as data are labels of this kind, at a rate that depends on how often they occur.
-/// Late in sampling, where little noise is left, discriminators overfit: use
-/// [`Tilted::only_within`](super::Tilted::only_within) to guide early alone.
 ///
 /// # Errors
 /// [`ParameterError`] from [`new`](Self::new) unless the bound lies in `(0, 500]`.
@@ -229,10 +226,11 @@ impl<R: LogRatio> Transform for LabelNoiseCorrected<R> {
         } else if log > self.largest {
             (self.bound, 0.0)
         } else {
-            // near the ends of the range rounding may leave it
+            // near the ends of the range rounding may leave it; which end it is, an observed logit's own sign does not tell
             let corrected = self.noise.corrected(log);
             let inside = corrected.abs() <= self.bound || log.is_nan();
-            if inside { (corrected, self.noise.slope(log)) } else { (self.bound.copysign(log), 0.0) }
+            let end = || self.bound.copysign(log - self.noise.observed(0.0));
+            if inside { (corrected, self.noise.slope(log)) } else { (end(), 0.0) }
         }
     }
 }

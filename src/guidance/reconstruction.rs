@@ -89,7 +89,9 @@ impl<S: ScoreModel, F: ForwardProcess + Clone> ReconstructionGuided<CentralDiffe
     }
 
     /// As [`pi_gdm`](Self::pi_gdm), for data with the covariance of a Gaussian: a fit to the data, say. Its mean does not
-    /// matter. O(k^3 + k^2 d) per time, `k` the rank of `H`, prepared once per node of a sampler's grid.
+    /// matter. O(k^3 + k^2 d) per time, `k` the rank of `H`, prepared once per node of a sampler's grid. For
+    /// predictors whose chains have times of their own this is done for every run of chains with one time, at worst for every
+    /// chain.
     ///
     /// # Errors
     /// [`ParameterError`], see the type.
@@ -201,7 +203,10 @@ impl<J: ScoreJacobian, F: ForwardProcess> ReconstructionGuided<J, F> {
         if self.fit.weights(at.scale, at.variance, &mut own[3..]) {
             return Ok(());
         }
-        Err(ScoreError::Undefined { time: t, reason: "neither the process nor the observation has noise" })
+        Err(ScoreError::Undefined {
+            time: t,
+            reason: "the weights of the residuals are not finite in the chains' scalar: neither the process nor the observation has noise, or next to none",
+        })
     }
 
     /// Adds the guidance to the scores in `out`. The result of `own` is that of `prepare_own`; `given` is the model's.

@@ -128,16 +128,26 @@ impl<S: ScoreModel, F: ForwardProcess> CentralDifference<S, F> {
     }
 }
 
-/// The length of `v`, with the sum in order.
-fn norm<T: Real>(v: &[T]) -> f64 {
-    v.iter().map(|v| v.as_f64() * v.as_f64()).sum::<f64>().sqrt()
+/// The length of `v` in units of `unit`, with the sum in order.
+fn norm<T: Real>(v: &[T], unit: f64) -> f64 {
+    v.iter().map(|v| (v.as_f64() / unit) * (v.as_f64() / unit)).sum::<f64>().sqrt()
 }
 
-/// `out <- x + sign step v`, each chain with a step of its own.
+/// A power of two near the largest element of `v`: divided by it, `v` has a length that can be squared, and no bit is lost.
+/// 1 if `v` is 0 or not finite.
+fn unit<T: Real>(v: &[T]) -> f64 {
+    let largest = v.iter().map(|v| v.as_f64().abs()).fold(0.0, f64::max);
+    let power = f64::from_bits(largest.to_bits() & f64::INFINITY.to_bits());
+    // numbers so small that f64 has no power of two of their size in this form have the least one
+    if largest > 0.0 && largest.is_finite() { power.max(f64::MIN_POSITIVE) } else { 1.0 }
+}
+
+/// `out <- x + sign step (v / unit)`, each chain with a step and a unit of its own.
 struct Moved<'a, T> {
     sign: T,
     dim: usize,
     steps: &'a [T],
+    units: &'a [T],
     x: &'a [T],
     v: &'a [T],
     out: &'a mut [T],
@@ -147,21 +157,22 @@ impl<T: Real> Kernel for Moved<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let Self { sign, dim, steps, x, v, out } = self;
+        let Self { sign, dim, steps, units, x, v, out } = self;
         let chains = out.chunks_exact_mut(dim).zip(x.chunks_exact(dim)).zip(v.chunks_exact(dim));
-        for (((out, x), v), &step) in chains.zip(steps) {
+        for ((((out, x), v), &step), &unit) in chains.zip(steps).zip(units) {
             let step = sign * step;
             for ((out, &x), &v) in out.iter_mut().zip(x).zip(v) {
-                *out = x + step * v;
+                *out = x + step * (v / unit);
             }
         }
     }
 }
 
-/// `out <- (out - behind) / (2 step)`, and 0 where there was no step.
+/// `out <- unit (out - behind) / (2 step)`, and 0 where there was no step.
 struct Slope<'a, T> {
     dim: usize,
     steps: &'a [T],
+    units: &'a [T],
     behind: &'a [T],
     out: &'a mut [T],
 }
@@ -170,28 +181,27 @@ impl<T: Real> Kernel for Slope<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let Self { dim, steps, behind, out } = self;
-        for ((out, behind), &step) in out.chunks_exact_mut(dim).zip(behind.chunks_exact(dim)).zip(steps) {
-            let factor = if step > T::default() { T::of(0.5) / step } else { T::default() };
+        let Self { dim, steps, units, behind, out } = self;
+        let chains = out.chunks_exact_mut(dim).zip(behind.chunks_exact(dim));
+        for (((out, behind), &step), &unit) in chains.zip(steps).zip(units) {
+            let factor = if step == T::default() { T::default() } else { T::of(0.5) / step };
             for (out, &behind) in out.iter_mut().zip(behind) {
-                *out = (*out - behind) * factor;
+                *out = (*out - behind) * factor * unit;
             }
         }
     }
 }
 
 impl<S: ScoreModel, F: ForwardProcess> CentralDifference<S, F> {
-    /// How far a chain moves, in units of `v`; 0 if there is no direction.
-    fn step(&self, variance: f64, x: &[S::Scalar], v: &[S::Scalar]) -> S::Scalar {
-        let (size, length) = (norm(x), norm(v));
+    /// How far a chain moves along `v / unit`; 0 if there is no direction, and not a number if `v` is none.
+    fn step(&self, variance: f64, x: &[S::Scalar], v: &[S::Scalar], unit: f64) -> S::Scalar {
+        let (size, length) = (norm(x, 1.0), norm(v, unit));
         let size = (size * size + variance).sqrt();
         let epsilon = if size_of::<S::Scalar>() == 4 { f64::from(f32::EPSILON) } else { f64::EPSILON };
         // where there is no noise, the state's own size is all that is known
         let cubed = epsilon * size * if variance > 0.0 { variance } else { size * size };
         let moved = exp(ln(cubed) / 3.0);
-        let step = S::Scalar::of(moved / length);
-        // a vector that is next to nothing has no direction
-        if step.as_f64().is_finite() { step } else { S::Scalar::default() }
+        S::Scalar::of(if length == 0.0 { 0.0 } else { moved / length })
     }
 
     fn score_at(
@@ -211,7 +221,7 @@ impl<S: ScoreModel, F: ForwardProcess> CentralDifference<S, F> {
 
 impl<S: ScoreModel, F: ForwardProcess> ScoreJacobian for CentralDifference<S, F> {
     fn jacobian_scratch_len(&self, n_chains: usize) -> usize {
-        n_chains * (1 + 2 * self.dim()) + self.model.scratch_len(n_chains)
+        2 * n_chains * (1 + self.dim()) + self.model.scratch_len(n_chains)
     }
     fn jacobian_transpose_into(
         &self,
@@ -230,16 +240,18 @@ impl<S: ScoreModel, F: ForwardProcess> ScoreJacobian for CentralDifference<S, F>
         let (moved, scratch) = scratch.split_at_mut(len);
         let (behind, scratch) = scratch.split_at_mut(len);
         let (steps, scratch) = scratch.split_at_mut(x.n_chains());
-        for ((step, x), v) in steps.iter_mut().zip(x.chains()).zip(v.chunks_exact(d)) {
-            *step = self.step(variance, x, v);
+        let (units, scratch) = scratch.split_at_mut(x.n_chains());
+        for (((step, own), x), v) in steps.iter_mut().zip(&mut *units).zip(x.chains()).zip(v.chunks_exact(d)) {
+            let unit = unit(v);
+            (*step, *own) = (self.step(variance, x, v, unit), S::Scalar::of(unit));
         }
-        let (first, one, steps) = (x.first_chain(), S::Scalar::of(1.0), &*steps);
-        dispatch(Moved { sign: -one, dim: d, steps, x: x.as_slice(), v, out: moved });
+        let (first, one, steps, units) = (x.first_chain(), S::Scalar::of(1.0), &*steps, &*units);
+        dispatch(Moved { sign: -one, dim: d, steps, units, x: x.as_slice(), v, out: moved });
         let target = BatchViewMut::new(behind, d)?.starting_at(first);
         self.score_at(t, prepared, BatchView::new(moved, d)?.starting_at(first), target, scratch)?;
-        dispatch(Moved { sign: one, dim: d, steps, x: x.as_slice(), v, out: moved });
+        dispatch(Moved { sign: one, dim: d, steps, units, x: x.as_slice(), v, out: moved });
         self.score_at(t, prepared, BatchView::new(moved, d)?.starting_at(first), out.reborrow(), scratch)?;
-        dispatch(Slope { dim: d, steps, behind, out: out.as_mut_slice() });
+        dispatch(Slope { dim: d, steps, units, behind, out: out.as_mut_slice() });
         Ok(())
     }
 }

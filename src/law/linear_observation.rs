@@ -1,7 +1,7 @@
 //! [`LinearObservation`]: some numbers `y = H x + noise` about a point `x`.
 
 use crate::error::ParameterError;
-use crate::matrix;
+use crate::matrix::{self, JacobiSvd};
 use nalgebra::{DMatrix, DVector};
 
 /// A linear observation of a point of `R^d` with Gaussian noise:
@@ -73,14 +73,8 @@ impl LinearObservation {
         ParameterError::all_finite("values", &values)?;
         ParameterError::each("matrix", matrix.as_slice(), f64::is_finite, "finite")?;
         ParameterError::non_negative("noise_std_dev", noise_std_dev)?;
-        let svd = matrix.clone().svd(true, true);
-        let (Some(u), Some(v_t)) = (svd.u, svd.v_t) else {
-            // both were asked for
-            return Err(ParameterError::Count { name: "singular vectors", given: 0, allowed: "at least 1" });
-        };
-        let found = svd.singular_values.as_slice();
-        let numbers = [found, u.as_slice(), v_t.as_slice()].concat();
-        ParameterError::each("the matrix's singular values and vectors", &numbers, f64::is_finite, "finite")?;
+        let JacobiSvd { u, singular_values: found, v_t } = JacobiSvd::new(&matrix)?;
+        ParameterError::each("the matrix's singular values", &found, f64::is_finite, "finite")?;
         let largest = found.iter().fold(0.0_f64, |a, &s| a.max(s));
         let least = m.max(dim) as f64 * f64::EPSILON * largest;
         let seen: Vec<usize> = (0..found.len()).filter(|&i| found[i] > least).collect();
@@ -210,17 +204,18 @@ impl LinearObservation {
 pub(crate) fn check_coordinates(dim: usize, indices: &[usize], values: &[f64]) -> Result<(), ParameterError> {
     ParameterError::same("the list of values", "elements, one per coordinate", indices.len(), values.len())?;
     ParameterError::all_finite("values", values)?;
-    let mut seen = vec![false; dim];
-    for &index in indices {
-        match seen.get_mut(index) {
-            Some(seen) if !*seen => *seen = true,
-            _ => {
-                let allowed = "below the number of coordinates, and given once";
-                return Err(ParameterError::Count { name: "a coordinate's number", given: index as u64, allowed });
-            }
+    let mut sorted = indices.to_vec();
+    sorted.sort_unstable();
+    // the largest is the last; room for all `dim` of them there may not be
+    let beyond = sorted.last().filter(|&&index| index >= dim);
+    let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| &pair[0]);
+    match beyond.or(twice) {
+        None => Ok(()),
+        Some(&index) => {
+            let allowed = "below the number of coordinates, and given once";
+            Err(ParameterError::Count { name: "a coordinate's number", given: index as u64, allowed })
         }
     }
-    Ok(())
 }
 
 /// The rows of the unit matrix with these numbers.

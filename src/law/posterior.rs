@@ -18,7 +18,7 @@ use super::mixture::GaussianMixture;
 use crate::error::ParameterError;
 use crate::law::Law;
 use crate::math::portable::{exp, ln};
-use crate::matrix::product;
+use crate::matrix::{JacobiSvd, product};
 use nalgebra::{DMatrix, DVector};
 
 /// A component given the observation.
@@ -111,15 +111,9 @@ impl LinearObservation {
         let noise = self.noise_std_dev() * self.noise_std_dev();
         let mean = DVector::from_column_slice(prior.component_mean(k));
         let w = prior.square_root(k);
-        let svd = self.seen_of(&w).svd(true, true);
-        let (Some(u), Some(v_t)) = (svd.u, svd.v_t) else {
-            // both were asked for
-            return Err(ParameterError::Count { name: "singular vectors", given: 0, allowed: "at least 1" });
-        };
-        let s = svd.singular_values;
-        let numbers = [s.as_slice(), u.as_slice(), v_t.as_slice()].concat();
-        ParameterError::each("the singular values under the prior", &numbers, f64::is_finite, "finite")?;
-        let least = d.max(rank) as f64 * f64::EPSILON * s.amax();
+        let JacobiSvd { u, singular_values: s, v_t } = JacobiSvd::new(&self.seen_of(&w))?;
+        ParameterError::each("the singular values under the prior", &s, f64::is_finite, "finite")?;
+        let least = d.max(rank) as f64 * f64::EPSILON * s.iter().fold(0.0_f64, |a, &s| a.max(s));
         let residual = self.residual(&mean);
         let size =
             self.turned().iter().zip(residual.iter()).map(|(y, r)| y * y + (y - r) * (y - r)).sum::<f64>().sqrt();

@@ -80,6 +80,7 @@ pub struct PointEvidence {
 /// The bound at data points.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "portable_form::Form"))]
 pub struct Evidence {
     points: Vec<PointEvidence>,
     steps: Vec<MonteCarloMean>,
@@ -339,5 +340,27 @@ impl TryFrom<(usize, u64)> for EvidenceBound {
 impl From<EvidenceBound> for (usize, u64) {
     fn from(bound: EvidenceBound) -> Self {
         (bound.draws, bound.seed)
+    }
+}
+
+/// The serialised form of [`Evidence`], checked when read.
+#[cfg(feature = "serde")]
+mod portable_form {
+    use super::{Evidence, MonteCarloMean, ParameterError, PointEvidence};
+
+    #[derive(serde::Deserialize)]
+    #[serde(rename = "Evidence")]
+    pub(super) struct Form {
+        points: Vec<PointEvidence>,
+        steps: Vec<MonteCarloMean>,
+    }
+
+    impl TryFrom<Form> for Evidence {
+        type Error = ParameterError;
+        fn try_from(Form { points, steps }: Form) -> Result<Self, ParameterError> {
+            ParameterError::not_empty("points", points.len())?;
+            ParameterError::not_empty("steps", steps.len())?;
+            Ok(Self { points, steps })
+        }
     }
 }

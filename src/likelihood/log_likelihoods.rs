@@ -48,6 +48,7 @@ pub struct LogLikelihood {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "portable_form::Form"))]
 pub struct LogLikelihoods {
     pub(super) points: Vec<LogLikelihood>,
     pub(super) ends: Batch<f64>,
@@ -114,5 +115,29 @@ impl fmt::Display for LogLikelihoods {
             mean(|p| p.evaluations),
             mean(|p| p.divergences)
         )
+    }
+}
+
+/// The serialised form, checked when read.
+#[cfg(feature = "serde")]
+mod portable_form {
+    use super::{Batch, LogLikelihood, LogLikelihoods, MonteCarloMean, ParameterError};
+
+    #[derive(serde::Deserialize)]
+    #[serde(rename = "LogLikelihoods")]
+    pub(super) struct Form {
+        points: Vec<LogLikelihood>,
+        ends: Batch<f64>,
+        prior_gap: MonteCarloMean,
+    }
+
+    impl TryFrom<Form> for LogLikelihoods {
+        type Error = ParameterError;
+        fn try_from(Form { points, ends, prior_gap }: Form) -> Result<Self, ParameterError> {
+            ParameterError::not_empty("points", points.len())?;
+            ParameterError::not_empty("coordinates of a point", ends.nrows())?;
+            ParameterError::same("the ends", "chains, one per point", points.len(), ends.ncols())?;
+            Ok(Self { points, ends, prior_gap })
+        }
     }
 }

@@ -9,9 +9,11 @@ pub(crate) fn beta_cdf(x: f64, a: f64, b: f64) -> f64 {
         return if x <= 0.0 { 0.0 } else { 1.0 };
     }
     // the fraction converges fast below the mean
-    if x > (a + 1.0) / (a + b + 2.0) {
-        return 1.0 - beta_cdf(1.0 - x, b, a);
-    }
+    if x > (a + 1.0) / (a + b + 2.0) { 1.0 - by_fraction(1.0 - x, b, a) } else { by_fraction(x, a, b) }
+}
+
+/// The same for `0 < x < 1`, by the fraction in `x`.
+fn by_fraction(x: f64, a: f64, b: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let away = |v: f64| if v.abs() < TINY { TINY } else { v };
     let mut d = 1.0 / away(1.0 - (a + b) * x / (a + 1.0));
@@ -59,5 +61,14 @@ mod tests {
         // binomial: I_p(k, n - k + 1) = P(Bin(n, p) >= k) with n = 5, k = 2, p = 0.3
         assert!((beta_cdf(0.3, 2.0, 4.0) - 0.471_78).abs() < 1e-14);
         assert!((beta_cdf(beta_quantile(0.16, 300.5, 4000.25), 300.5, 4000.25) - 0.16).abs() < 1e-10);
+    }
+
+    #[test]
+    fn at_the_border_the_tail_is_taken_once() {
+        // rounded, x and 1 - x both lie beyond their borders
+        let (x, a, b) = (0.575_566_978_376_573_7, 693.757_883_077_410_2, 511.326_451_463_502_3);
+        assert!(x > (a + 1.0) / (a + b + 2.0) && 1.0 - x > (b + 1.0) / (a + b + 2.0));
+        let (below, above) = (beta_cdf(x, a, b), beta_cdf(1.0 - x, b, a));
+        assert!((below + above - 1.0).abs() < 1e-9 && (0.4..0.6).contains(&below), "{below} {above}");
     }
 }

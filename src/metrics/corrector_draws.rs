@@ -10,6 +10,8 @@ use std::ops::ControlFlow;
 
 /// An observer that keeps the chains after each corrector step at one node: a corrector run as Markov chain Monte Carlo.
 ///
+/// It adds to what it has: after a second run the steps of both are there, one after the other. Take a new one for each run.
+///
 /// # Example
 /// ```
 /// use score_diffusion::metrics::{CorrectorDraws, ess_bulk};

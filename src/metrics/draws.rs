@@ -114,6 +114,11 @@ impl Draws {
         &self.0.values
     }
 
+    /// A unit for the draws, [`Series::unit`], and all draws in it.
+    pub(super) fn in_own_units(&self) -> (f64, Vec<f64>) {
+        (self.0.unit(), self.0.clone().in_own_units().values)
+    }
+
     /// The quantity `f` of each draw, with each chain cut in halves; of an odd number of draws the middle one is left out.
     pub(super) fn halves(&self, f: impl Fn(f64) -> f64) -> Series {
         let half = self.0.length / 2;
@@ -121,11 +126,15 @@ impl Draws {
         Series { values: cut.map(|&x| f(x)).collect(), length: half }
     }
 
-    /// Refuses draws that are all the same, of which there is nothing to say.
+    /// Refuses draws whose halves are all the same, of which there is nothing to say.
     pub(super) fn check_spread(&self) -> Result<(), ParameterError> {
-        let first = self.0.values[0];
-        let allowed = "a quantity that varies: all draws are this number";
-        ParameterError::check("the draws", first, self.0.values.iter().any(|&x| x != first), allowed)?;
+        let (n, first) = (self.0.length, self.0.values[0]);
+        // as in `halves`, the middle one of an odd number does not count
+        let left_out = |i: usize| n % 2 == 1 && i % n == n / 2;
+        let varies = self.0.values.iter().enumerate().any(|(i, &x)| x != first && !left_out(i));
+        let allowed =
+            "a quantity that varies: all draws are this number, but for the middle one of an odd number at most";
+        ParameterError::check("the draws", first, varies, allowed)?;
         Ok(())
     }
 }
@@ -144,6 +153,19 @@ impl Series {
 
     pub fn chains(&self) -> impl ExactSizeIterator<Item = &[f64]> {
         self.values.chunks_exact(self.length)
+    }
+
+    /// A power of two near the largest value: in this unit no square overflows, and that of the largest does not vanish.
+    pub fn unit(&self) -> f64 {
+        let largest = self.values.iter().fold(f64::MIN_POSITIVE, |a, x| a.max(x.abs()));
+        f64::from_bits(largest.to_bits() & f64::INFINITY.to_bits())
+    }
+
+    /// The values in that unit.
+    pub fn in_own_units(mut self) -> Self {
+        let unit = self.unit();
+        self.values.iter_mut().for_each(|x| *x /= unit);
+        self
     }
 
     /// Each value replaced by the standard normal's quantile of its rank among all (Blom's, `(r - 3/8)/(n + 1/4)`; equal

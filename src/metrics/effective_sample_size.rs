@@ -12,7 +12,7 @@ use crate::error::ParameterError;
 /// ```text
 /// tau = 1 + 2 sum over t >= 1 of rho_t,     rho_t = 1 - (W - gamma_t)/((n - 1)/n W + B/n)
 /// ```
-/// over half-chains of `n` draws, `gamma_t` the mean of their autocovariances at lag `t`, `W` the mean of their variances and `B/n` the
+/// over half-chains of `n` draws (the middle draw of an odd number is left out, and `S` does not count it), `gamma_t` the mean of their autocovariances at lag `t`, `W` the mean of their variances and `B/n` the
 /// variance of their means: chains that disagree have a small effective size. The sum ends by Geyer's rule, at the first pair of neighbouring lags
 /// with a negative sum, and pairs are made to decrease. `S log10 S` is the largest value.
 ///
@@ -21,7 +21,7 @@ use crate::error::ParameterError;
 /// # Cost
 /// `S` times the number of lags in the sum, a few `tau`; `S^2/m` at worst, for chains that do not move.
 /// # Errors
-/// [`ParameterError`] if all draws are equal.
+/// [`ParameterError`] if all draws are equal, or all but the middle ones of chains of an odd length.
 /// # Source
 /// Vehtari et al. 2021 (arXiv 1903.08008); Geyer 1992, *Practical Markov chain Monte Carlo*.
 /// # Example
@@ -46,7 +46,7 @@ pub fn ess_bulk(draws: &Draws) -> Result<f64, ParameterError> {
 /// The effective sample size in the tails: the smaller of those of the quantiles at 5% and at 95%.
 ///
 /// # Errors
-/// [`ParameterError`] if all draws are equal.
+/// [`ParameterError`] if all draws are equal, or all but the middle ones of chains of an odd length.
 /// # Source
 /// Vehtari et al. 2021 (arXiv 1903.08008).
 /// # Example
@@ -65,7 +65,7 @@ pub fn ess_tail(draws: &Draws) -> Result<f64, ParameterError> {
 /// If ties put all draws at or below the quantile it is the number of draws.
 ///
 /// # Errors
-/// [`ParameterError`] if all draws are equal, or unless the probability is above 0 and below 1.
+/// [`ParameterError`] if all draws are equal, or all but the middle ones of chains of an odd length; or unless the probability is above 0 and below 1.
 /// # Source
 /// Vehtari et al. 2021 (arXiv 1903.08008).
 /// # Example
@@ -86,7 +86,7 @@ pub fn ess_quantile(draws: &Draws, probability: f64) -> Result<f64, ParameterErr
 /// The effective sample size of the estimate of the mean: that of the draws as they are. It needs a finite variance.
 ///
 /// # Errors
-/// [`ParameterError`] if all draws are equal.
+/// [`ParameterError`] if all draws are equal, or all but the middle ones of chains of an odd length.
 /// # Source
 /// Vehtari et al. 2021 (arXiv 1903.08008).
 /// # Example
@@ -98,17 +98,20 @@ pub fn ess_quantile(draws: &Draws, probability: f64) -> Result<f64, ParameterErr
 /// ```
 pub fn ess_mean(draws: &Draws) -> Result<f64, ParameterError> {
     draws.check_spread()?;
-    Ok(of_series(&draws.halves(|x| x)))
+    Ok(of_series(&draws.halves(|x| x).in_own_units()))
 }
 
 /// `tau = 1 + 2 (rho_1 + rho_2 + ...)`: how many successive draws are worth an independent one, for the mean.
 ///
+/// As everywhere here, the middle draw of chains of an odd length does not count.
+///
 /// # Errors
-/// [`ParameterError`] if all draws are equal.
+/// [`ParameterError`] if all draws are equal, or all but the middle ones of chains of an odd length.
 ///
 /// [`ess_mean`] has an example.
 pub fn integrated_autocorrelation_time(draws: &Draws) -> Result<f64, ParameterError> {
-    Ok(draws.values().len() as f64 / ess_mean(draws)?)
+    let counted = 2 * (draws.n_draws() / 2) * draws.n_chains();
+    Ok(counted as f64 / ess_mean(draws)?)
 }
 
 /// `probability` itself if it is that of a quantile.

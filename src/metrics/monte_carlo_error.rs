@@ -22,8 +22,9 @@ use crate::math::beta_quantile;
 /// # Ok::<(), score_diffusion::ParameterError>(())
 /// ```
 pub fn mcse_mean(draws: &Draws) -> Result<Estimate, ParameterError> {
-    let standard_error = (variance(draws.values()) / ess_mean(draws)?).sqrt();
-    Ok(Estimate { value: mean(draws.values()), standard_error })
+    let (unit, values) = draws.in_own_units();
+    let standard_error = unit * (variance(&values) / ess_mean(draws)?).sqrt();
+    Ok(Estimate { value: unit * mean(&values), standard_error })
 }
 
 /// A quantile of the draws, with its Monte Carlo standard error.

@@ -20,7 +20,7 @@ use crate::error::ParameterError;
 /// places have an infinite R-hat.
 ///
 /// # Errors
-/// [`ParameterError`] if all draws are equal.
+/// [`ParameterError`] if all draws are equal, or all but the middle ones of chains of an odd length.
 /// # Source
 /// Vehtari, Gelman, Simpson, Carpenter, Buerkner 2021, *Rank-normalization, folding, and localization: an improved R-hat*
 /// (Bayesian Analysis 16, arXiv 1903.08008).

@@ -22,7 +22,7 @@ use crate::grid::TimeGrid;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum TimestepSpacing {
-    /// Multiples of `floor(N/n)` from the data's end, so the noisiest timestep is not visited.
+    /// Multiples of `floor(N/n)` from the data's end, which visit the noisiest timestep only if `n = N`.
     Leading,
     /// From the noisiest timestep down in steps of `N/n`.
     Trailing,
@@ -101,7 +101,7 @@ impl DiscreteVariancePreserving {
     /// that takes fractions is better served by [`inference_grid`](Self::inference_grid).
     ///
     /// # Errors
-    /// [`ParameterError`] unless `1 <= n_steps <= N`; with `Karras` and `LogSnr` also if there is no signal at the last timestep.
+    /// [`ParameterError`] unless `1 <= n_steps <= N`, or if an offset reaches beyond the table; with `Karras` and `LogSnr` also if there is no signal at the last timestep.
     pub fn inference_timesteps(&self, n_steps: usize, rule: InferenceTimesteps) -> Result<Vec<usize>, ParameterError> {
         let n = self.n_timesteps();
         if n_steps == 0 || n_steps > n {
@@ -112,10 +112,15 @@ impl DiscreteVariancePreserving {
         let whole = |x: f64| x.round_ties_even() as usize;
         let down = (0..n_steps).rev();
         Ok(match rule.spacing {
-            TimestepSpacing::Leading if rule.counts_the_end => {
-                down.map(|k| (k + 1) * (n / (n_steps + 1)) + rule.offset).collect()
+            TimestepSpacing::Leading => {
+                let (first, gap) =
+                    if rule.counts_the_end { (n_steps, n / (n_steps + 1)) } else { (n_steps - 1, n / n_steps) };
+                if (first * gap).saturating_add(rule.offset) >= n {
+                    let allowed = "small enough to keep the timesteps below the number of training timesteps";
+                    return Err(ParameterError::Count { name: "offset", given: rule.offset as u64, allowed });
+                }
+                down.map(|k| (k + 1 + first - n_steps) * gap + rule.offset).collect()
             }
-            TimestepSpacing::Leading => down.map(|k| k * (n / n_steps) + rule.offset).collect(),
             TimestepSpacing::Linspace if rule.counts_the_end => {
                 let gap = (n - 1) as f64 / n_steps as f64;
                 (1..=n_steps).rev().map(|k| whole(k as f64 * gap)).collect()
@@ -142,7 +147,7 @@ impl DiscreteVariancePreserving {
     /// `n` does not divide `N` and the spacing is not leading.
     ///
     /// # Errors
-    /// As [`inference_timesteps`](Self::inference_timesteps), or if an offset reaches beyond the table.
+    /// As [`inference_timesteps`](Self::inference_timesteps).
     pub fn inference_grid(&self, n_steps: usize, rule: InferenceTimesteps) -> Result<TimeGrid, ParameterError> {
         let timesteps = self.inference_timesteps(n_steps, rule)?;
         let grid = match rule.spacing {

@@ -33,6 +33,7 @@ pub enum Term {
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "portable_form::Terms"))]
 pub struct Combination {
     /// In the order of the terms, each at most once.
     terms: Vec<(Term, f64)>,
@@ -118,5 +119,30 @@ impl Mul<f64> for Combination {
             term.1 *= c;
         }
         self
+    }
+}
+
+/// The serialised form, put in order and checked when read.
+#[cfg(feature = "serde")]
+mod portable_form {
+    use super::{Combination, Term};
+    use crate::error::ParameterError;
+
+    #[derive(serde::Deserialize)]
+    #[serde(rename = "Combination")]
+    pub(super) struct Terms {
+        terms: Vec<(Term, f64)>,
+    }
+
+    impl TryFrom<Terms> for Combination {
+        type Error = ParameterError;
+        fn try_from(form: Terms) -> Result<Self, ParameterError> {
+            let mut sum = Self::zero();
+            form.terms.into_iter().for_each(|(term, c)| sum.add_term(term, c));
+            for &(_, c) in sum.terms() {
+                ParameterError::finite("a coefficient", c)?;
+            }
+            Ok(sum)
+        }
     }
 }

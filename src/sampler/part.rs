@@ -20,17 +20,16 @@ impl Part {
     /// The step of a predictor at a site.
     ///
     /// # Errors
-    /// [`ParameterError`] if it does not exist, or asks for noise or memory that the rule does not say it has.
+    /// [`ParameterError`] if it does not exist, cannot be done in `T` or under the process, or asks for noise or memory that the
+    /// rule does not say it has.
     pub fn new<T: Real>(predictor: &dyn Predictor<T>, site: &StepSite<'_>) -> Result<Self, ParameterError> {
-        let refuse = |name, given: usize, allowed| Err(ParameterError::Count { name, given: given as u64, allowed });
-        if let Some(step) = predictor.affine_step(site.process(), site.over()) {
-            if step.noise != 0.0 && predictor.noise_vectors() == 0 {
-                return refuse("noise vectors of a step", 1, "at most what the rule says it draws");
-            }
+        let (process, over) = (site.process(), site.over());
+        if let Some(step) = predictor.affine_step(process, over) {
+            step.check::<T>(predictor.noise_vectors(), over.from())?;
             return Ok(Self::Affine(step));
         }
         let Some(step) = Sums::of_predictor(predictor, site)? else { return Ok(Self::Unknown) };
-        step.check_asked(predictor.noise_vectors(), predictor.memory_vectors())?;
+        step.check::<T>(predictor.noise_vectors(), predictor.memory_vectors(), process, over.from())?;
         Ok(Self::Sums(Box::new(step)))
     }
 

@@ -138,8 +138,8 @@ impl StagedStep {
     /// One more than the largest number of a noise vector, or of a memory if `memory` is set.
     pub(crate) fn vectors_asked_for(&self, memory: bool) -> usize {
         let number = |&(term, _): &(Term, f64)| match term {
-            Term::Noise(i) if !memory => i + 1,
-            Term::Memory(i) if memory => i + 1,
+            Term::Noise(i) if !memory => i.saturating_add(1),
+            Term::Memory(i) if memory => i.saturating_add(1),
             _ => 0,
         };
         self.sums().flat_map(|sum| sum.terms().iter().map(number)).max().unwrap_or(0)

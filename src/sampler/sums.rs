@@ -4,8 +4,9 @@ use super::directional::DirectionalStep;
 use super::predictor::Predictor;
 use super::site::StepSite;
 use super::staged::StagedStep;
-use super::step::StepContext;
+use super::step::{AffineStep, StepContext};
 use crate::error::ParameterError;
+use crate::process::ForwardProcess;
 use crate::real::Real;
 
 /// A step as a list of sums.
@@ -53,8 +54,31 @@ impl Sums {
         Ok(predictor.directional_step(site)?.map(Self::Directional))
     }
 
-    /// Refuses a step that asks for more noise or memory vectors than its rule says it has.
-    pub fn check_asked(&self, vectors: usize, kept: usize) -> Result<(), ParameterError> {
+    /// Refuses a step that cannot be done in `T` or under the process, or that asks for more noise or memory vectors than
+    /// its rule says it has.
+    pub fn check<T: Real>(
+        &self,
+        vectors: usize,
+        kept: usize,
+        process: &dyn ForwardProcess,
+        t: f64,
+    ) -> Result<(), ParameterError> {
+        self.check_asked(vectors, kept)?;
+        let finite = match self {
+            Self::Staged(step) => {
+                check_times(step.stages().iter().map(|stage| stage.time), process)?;
+                let sums = step.stages().iter().map(|stage| &stage.point).chain([step.next()]).chain(step.keep());
+                sums.flat_map(|sum| sum.terms()).all(|term| T::of(term.1).as_f64().is_finite())
+            }
+            Self::Directional(step) => {
+                check_times(step.times().iter().copied(), process)?;
+                step.is_finite::<T>()
+            }
+        };
+        check_finite(finite, t)
+    }
+
+    fn check_asked(&self, vectors: usize, kept: usize) -> Result<(), ParameterError> {
         let (noises, memories) = match self {
             Self::Staged(step) => (step.vectors_asked_for(false), step.vectors_asked_for(true).max(step.keep().len())),
             Self::Directional(step) => (step.vectors_asked_for(false), step.vectors_asked_for(true)),
@@ -68,4 +92,32 @@ impl Sums {
         }
         Ok(())
     }
+}
+
+impl AffineStep {
+    /// Refuses a step that cannot be done in `T`, or that needs noise its rule says it does not draw.
+    pub(crate) fn check<T: Real>(self, vectors: usize, t: f64) -> Result<(), ParameterError> {
+        check_finite([self.state, self.score, self.noise].iter().all(|&c| T::of(c).as_f64().is_finite()), t)?;
+        let allowed = "0, as the rule says that it draws no noise vectors";
+        ParameterError::check(
+            "the noise coefficient of a step",
+            self.noise,
+            self.noise == 0.0 || vectors > 0,
+            allowed,
+        )?;
+        Ok(())
+    }
+}
+
+fn check_finite(finite: bool, t: f64) -> Result<(), ParameterError> {
+    let allowed = "one at which the step's coefficients are finite in the chains' scalar";
+    ParameterError::check("the time of a step", t, finite, allowed).map(|_| ())
+}
+
+/// Refuses scores at times that the process does not have.
+fn check_times(mut times: impl Iterator<Item = f64>, process: &dyn ForwardProcess) -> Result<(), ParameterError> {
+    times.try_for_each(|t| {
+        let usable = t <= process.time_limit();
+        ParameterError::check("the time of a stage", t, usable, "at most the process's time limit").map(|_| ())
+    })
 }

@@ -6,9 +6,11 @@ use score_diffusion::metrics::{
     CorrectorDraws, Draws, chain_diagnostics, ess_bulk, ess_mean, ess_quantile, ess_tail,
     integrated_autocorrelation_time, mcse_mean, mcse_quantile, r_hat,
 };
+use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
 use score_diffusion::process::{InferenceTimesteps, TimestepSpacing};
+use score_diffusion::sampler::{Ddim, GaussianSplit};
 
 // ---- grids by noise level ----
 
@@ -239,6 +241,13 @@ fn inference_timesteps_are_those_of_diffusers() {
         assert!(process.inference_grid(n, InferenceTimesteps::new(Leading)).is_err());
     }
     assert!(process.inference_grid(1000, InferenceTimesteps::new(Leading).with_offset(1)).is_err());
+    // 750 and the offset are a timestep, or not
+    for (offset, fits) in [(249, true), (250, false), (1000, false), (usize::MAX, false)] {
+        let rule = InferenceTimesteps::new(Leading).with_offset(offset);
+        assert_eq!(process.inference_timesteps(4, rule).is_ok(), fits, "{offset}");
+        assert_eq!(process.inference_grid(4, rule).is_ok(), fits, "{offset}");
+    }
+    assert!(process.inference_timesteps(4, InferenceTimesteps::new(Trailing).with_offset(usize::MAX)).is_ok());
     let no_signal = process.with_zero_terminal_snr().unwrap();
     assert!(no_signal.inference_grid(8, InferenceTimesteps::new(Karras)).is_err());
 }
@@ -367,6 +376,22 @@ impl<T: Real> Predictor<T> for Remembers {
 #[derive(Debug)]
 struct Wild;
 impl<T: Real> Predictor<T> for Wild {}
+
+#[test]
+fn pilots_measure_steps_in_a_basis() {
+    // steps that are exact on this data, and the same without the split
+    let covariance = DMatrix::from_row_slice(2, 2, &[1.0, 0.6, 0.6, 0.5]);
+    let data = Gaussian::new(vec![1.0, -1.0], covariance).unwrap();
+    let grid = TimeGrid::uniform_in_log_snr(&OrnsteinUhlenbeck, 2.0, 0.01, 6).unwrap();
+    let errors = |predictor: Box<dyn Predictor<f64>>| {
+        let score = Box::new(ExactScore::new(data.clone(), OrnsteinUhlenbeck));
+        Pilot::new(1.0, 5).unwrap().run(&sampler(score, predictor, grid.clone())).unwrap().errors().to_vec()
+    };
+    let ddim = Ddim::new(0.0).unwrap();
+    // rounding of states of a few units, and scores below 100 of them
+    assert!(errors(Box::new(GaussianSplit::new(ddim, data.clone()))).iter().all(|error| *error < 1e-12));
+    assert!(errors(Box::new(ddim)).iter().all(|error| *error > 1e-4));
+}
 
 #[test]
 fn pilots_are_reproducible_and_refuse_what_they_cannot_measure() {
@@ -518,7 +543,7 @@ fn the_autocorrelation_time_of_an_autoregression() {
         let other = (1.1 + rho) / (0.9 - rho);
         assert!((found / other - 1.0).abs() > tolerance, "{rho}: {found} {other}");
         // ranks of normals are normals
-        assert!((m * n) as f64 / ess_bulk(&draws).unwrap() / exact - 1.0 < tolerance);
+        assert!(((m * n) as f64 / ess_bulk(&draws).unwrap() / exact - 1.0).abs() < tolerance);
     }
 }
 
@@ -581,6 +606,13 @@ fn draws_are_checked() {
         assert!(error.unwrap_err().to_string().starts_with("the draws is 1.5"));
     }
     assert!(chain_diagnostics(&same).is_err() && mcse_mean(&same).is_err() && mcse_quantile(&same, 0.5).is_err());
+    // halves leave the middle one out
+    let middle = Draws::new(vec![0.0, 0.0, 1.0, 0.0, 0.0], 5).unwrap();
+    for error in [r_hat(&middle), ess_bulk(&middle), ess_tail(&middle), ess_mean(&middle)] {
+        assert!(error.unwrap_err().to_string().starts_with("the draws is 0"));
+    }
+    let odd = Draws::new(reference(2, 11, 0.5, 0.0), 11).unwrap();
+    assert_eq!(integrated_autocorrelation_time(&odd).unwrap(), 20.0 / ess_mean(&odd).unwrap());
     let some = Draws::new(reference(2, 10, 0.5, 0.0), 10).unwrap();
     for p in [0.0, 1.0, f64::NAN, -0.5] {
         assert!(ess_quantile(&some, p).is_err() && mcse_quantile(&some, p).is_err());
@@ -590,6 +622,20 @@ fn draws_are_checked() {
     assert_eq!((later.n_chains(), later.n_draws(), later.chain(1)), (2, 4, &some.chain(1)[6..]));
     // the least there is
     assert!(chain_diagnostics(&Draws::new(vec![0.3, 0.1, 0.4, 0.2], 4).unwrap()).unwrap().ess_bulk.is_finite());
+}
+
+#[test]
+fn the_size_of_draws_does_not_matter() {
+    let values = reference(3, 40, 0.7, 0.3);
+    let of = |scale: f64| Draws::new(values.iter().map(|x| x * scale).collect(), 40).unwrap();
+    let plain = ess_mean(&of(1.0)).unwrap();
+    assert!(plain < 100.0, "far from independent: {plain}");
+    // squares of these are beyond f64
+    for scale in [2.0_f64.powi(700), 2.0_f64.powi(-700)] {
+        assert_eq!(ess_mean(&of(scale)).unwrap(), plain);
+        let (own, scaled) = (mcse_mean(&of(1.0)).unwrap(), mcse_mean(&of(scale)).unwrap());
+        assert_eq!((scaled.value / scale, scaled.standard_error / scale), (own.value, own.standard_error));
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use score_diffusion::chain_law::GaussianScore;
 use score_diffusion::error::ScoreError;
 use score_diffusion::likelihood::{
-    EvidenceBound, FlowLikelihood, LikelihoodError, LogLikelihoods, Probes, step_log_densities,
+    Evidence, EvidenceBound, FlowLikelihood, LikelihoodError, LogLikelihoods, Probes, step_log_densities,
     trajectory_log_densities,
 };
 use score_diffusion::nalgebra::DMatrix;
@@ -566,6 +566,15 @@ fn flow_likelihoods_are_those_of_mixtures() {
         assert_eq!(alone.points()[0], measured.points()[4]);
         let json = serde_json::to_string(&measured).unwrap();
         assert_eq!(serde_json::from_str::<LogLikelihoods>(&json).unwrap(), measured);
+        let read = |change: fn(&mut serde_json::Value)| {
+            let mut value = serde_json::from_str(&json).unwrap();
+            change(&mut value);
+            serde_json::from_value::<LogLikelihoods>(value)
+        };
+        assert!(read(|_| ()).is_ok());
+        assert!(read(|value| value["points"] = serde_json::Value::Array(vec![])).is_err());
+        assert!(read(|value| drop(value["points"].as_array_mut().unwrap().pop())).is_err());
+        assert!(serde_json::from_str::<Evidence>(r#"{"points":[],"steps":[]}"#).is_err());
         assert!(measured.to_string().contains("nats per point"));
         let flow_again =
             serde_json::from_str::<FlowLikelihood<VariancePreserving>>(&serde_json::to_string(&flow).unwrap());

@@ -144,10 +144,12 @@ impl<T: Real> Kernel for Forward<'_, T> {
 
 impl<T: Real, P: Predictor<T>> Corrector<T> for RePaint<P> {
     fn nfe(&self) -> usize {
-        self.jump * self.predictor.predictor().nfe()
+        self.jump.saturating_mul(self.predictor.predictor().nfe())
     }
     fn noise_vectors(&self) -> usize {
-        1 + self.jump * (self.predictor.predictor().noise_vectors() + 1)
+        // more than can be counted is more than a sampler has room for
+        let of_step = self.predictor.predictor().noise_vectors().saturating_add(1);
+        self.jump.saturating_mul(of_step).saturating_add(1)
     }
     fn memory_vectors(&self) -> usize {
         self.predictor.predictor().memory_vectors()

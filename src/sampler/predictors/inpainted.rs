@@ -19,7 +19,8 @@ use crate::sampler::step::StepContext;
 /// x_i <- alpha_v y_i + sigma_v xi_i      for the known coordinates i
 /// ```
 /// It works with every predictor and costs no evaluation: one noise vector more per step, after the predictor's own. On a
-/// grid that ends at `sigma = 0` the known coordinates come out exactly.
+/// grid that ends at `sigma = 0` the known coordinates come out exactly. The coefficients of the predictor's step are computed at
+/// every step of every tile of chains.
 ///
 /// # What is not promised
 /// The other coordinates do not follow their law given the known ones, however many steps are taken: a reverse step sees
@@ -27,6 +28,9 @@ use crate::sampler::step::StepContext;
 /// correlation 0.9, the mean of one given the other is 0.62 of it instead of 0.9, and the variance 0.31 instead of 0.19 (200
 /// steps; more do not help). [`RePaint`](crate::sampler::RePaint) lessens the error by going back and forth. A score that knows the
 /// observation, [`ReconstructionGuided`](crate::guidance::ReconstructionGuided), has no such error on Gaussian data.
+///
+/// A predictor with a memory ([`UniPc`](crate::sampler::UniPc), [`DpmSolverPlusPlus`](crate::sampler::DpmSolverPlusPlus) of order 2) remembers scores
+/// and states from before the known coordinates were replaced, so its next step is not of its order in them.
 ///
 /// # Source
 /// Song et al. 2021 (arXiv 2011.13456), appendix I; Lugmayr et al. 2022 (arXiv 2201.09865).
@@ -99,7 +103,7 @@ impl<T: Real, P: Predictor<T>> Predictor<T> for Inpainted<P> {
         Part::new(&self.predictor, site).map_or(self.nfe(), |part| part.nfe(&self.predictor, site))
     }
     fn noise_vectors(&self) -> usize {
-        self.predictor.noise_vectors() + 1
+        self.predictor.noise_vectors().saturating_add(1)
     }
     fn uniforms(&self) -> usize {
         self.predictor.uniforms()
