@@ -76,11 +76,11 @@ impl Coefficients {
         self.sums.iter().flatten().map(|step| step.scratch_vectors()).max().unwrap_or(0)
     }
 
-    /// Refuses steps that cannot be done in `T`, or that need more noise or memory than their rule says it has.
+    /// Refuses steps that cannot be done in `T` or in `dim` coordinates, or that need more noise or memory than their rule says it has.
     pub fn check<T: Real>(
         &self,
-        vectors: usize,
-        kept: usize,
+        (vectors, kept): (usize, usize),
+        dim: usize,
         process: &dyn ForwardProcess,
         grid: &TimeGrid,
     ) -> Result<(), ParameterError> {
@@ -98,7 +98,7 @@ impl Coefficients {
             step.check_asked(vectors, kept)?;
             match step {
                 Sums::Staged(step) => check_staged::<T>(step, process, t)?,
-                Sums::Directional(step) => check_directional::<T>(step, process, t)?,
+                Sums::Directional(step) => check_directional::<T>(step, dim, process, t)?,
             }
         }
         Ok(())
@@ -129,9 +129,11 @@ fn check_staged<T: Real>(step: &StagedStep, process: &dyn ForwardProcess, t: f64
 /// The same for a step with coefficients per direction.
 fn check_directional<T: Real>(
     step: &DirectionalStep,
+    dim: usize,
     process: &dyn ForwardProcess,
     t: f64,
 ) -> Result<(), ParameterError> {
+    ParameterError::same("the score model", "coordinates, as a step has directions", step.dim(), dim)?;
     check_times(step.times().iter().copied(), process)?;
     let allowed = "one at which the step's coefficients are finite in the chains' scalar";
     ParameterError::check("the time of a step", t, step.is_finite::<T>(), allowed)?;
