@@ -15,7 +15,8 @@ impl GaussianScore {
     /// The law at the end of a sampler's run, from where its chains start. Its own score model does not matter.
     ///
     /// State and memory are jointly Gaussian after every step, also where the step is a [`StagedStep`]: this is the
-    /// closed recursion of their mean and covariance, in f64. O(d^2) per step.
+    /// closed recursion of their mean and covariance, in f64. With `m` kept vectors it costs O((1 + m)^3 d^2) per step, and
+    /// O((1 + m)^3 d^3) for a [`DirectionalStep`].
     ///
     /// # Errors
     /// [`ChainLawError::NotAffine`] if a step has no coefficients, [`ChainLawError::Score`] if the data has no density at the

@@ -81,6 +81,7 @@ impl Coefficients {
         &self,
         vectors: usize,
         kept: usize,
+        dim: usize,
         process: &dyn ForwardProcess,
         grid: &TimeGrid,
     ) -> Result<(), ParameterError> {
@@ -95,6 +96,7 @@ impl Coefficients {
         }
         for (step, &t) in self.sums.iter().zip(grid.nodes()) {
             let Some(step) = step.as_deref() else { continue };
+            step.check_dim(dim)?;
             step.check::<T>(vectors, kept, process, t)?;
         }
         Ok(())

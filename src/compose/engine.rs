@@ -91,8 +91,8 @@ impl<T: Real> Engine<'_, T> {
     /// Takes one tile through the steps of a range, for which all is prepared. `memory` is what the rules keep of its chains,
     /// chain after chain; `failed` holds the columns that failed before, in order.
     ///
-    /// Failed chains leave the tile at the origin. Inside, each stands where a live one stands, so that a model that
-    /// could not do it is not asked again.
+    /// Failed chains leave the tile at the origin, and their memory is zero. Inside, each stands where a live one stands, so
+    /// that a model that could not do it is not asked again.
     pub fn run_tile(
         &self,
         steps: Range<u64>,
@@ -131,6 +131,7 @@ impl<T: Real> Engine<'_, T> {
             x.chain_mut(j).fill(T::default());
         }
         if remembers {
+            ws.clear_memory(&parked);
             ws.store_memory(vectors, memory);
         }
         result

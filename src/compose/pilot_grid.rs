@@ -173,9 +173,13 @@ impl LocalErrors<'_> {
     /// tenth. Within a step of the pilot the mass is even in log-SNR, or in time where the log-SNR is not finite.
     ///
     /// # Errors
-    /// [`ParameterError`] unless `n_steps >= 1`, or if the steps are too short for f64.
+    /// [`ParameterError`] unless `n_steps >= 1`, if an error is not finite, or if the steps are too short for f64.
     pub fn grid(&self, n_steps: usize) -> Result<TimeGrid, ParameterError> {
         ParameterError::not_empty("n_steps", n_steps)?;
+        if let Some(index) = self.errors.iter().position(|error| !error.is_finite()) {
+            let (name, given, allowed) = ("the pilot's errors", self.errors[index], "finite");
+            return Err(ParameterError::ElementOutOfRange { name, index, given, allowed });
+        }
         let power = 1.0 / (self.order + 1.0);
         let masses: Vec<f64> =
             self.errors.iter().map(|&error| if error > 0.0 { exp(power * ln(error)) } else { 0.0 }).collect();

@@ -110,9 +110,9 @@ impl Program {
         }
         let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
         let memory_vectors = [predictor.memory_vectors(), corrector.memory_vectors()];
-        predictions.check::<T>(predictor.noise_vectors(), memory_vectors[0], process, grid)?;
-        corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], process, grid)?;
-        first_corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], process, grid)?;
+        predictions.check::<T>(predictor.noise_vectors(), memory_vectors[0], dim, process, grid)?;
+        corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], dim, process, grid)?;
+        first_corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], dim, process, grid)?;
         denoise.map_or(Ok(()), |step| step.check::<T>(0, grid.early_stop()))?;
         let mut nfe = u64::from(denoise.is_some());
         let (of_predictor, of_corrector) = (predictor.nfe(), corrector.nfe());

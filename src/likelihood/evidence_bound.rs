@@ -35,7 +35,7 @@ use crate::score::{Halt, ScoreModel, Scorer, Tile, all_or_first, tile_size};
 /// for each step, one evaluation each.
 ///
 /// # Errors
-/// [`ParameterError`] from [`new`](Self::new) if there are no draws; [`LikelihoodError`] from [`measure`](Self::measure).
+/// [`ParameterError`] from [`new`](Self::new) if there are no draws, or too many; [`LikelihoodError`] from [`measure`](Self::measure).
 /// # Source
 /// Sohl-Dickstein et al. 2015 (arXiv 1503.03585), Ho et al. 2020 (arXiv 2006.11239), section 3.2; the decoder is that of
 /// Kingma et al. 2021 (arXiv 2107.00630).
@@ -80,7 +80,7 @@ pub struct PointEvidence {
 /// The bound at data points.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "portable_form::Form"))]
+#[cfg_attr(feature = "serde", serde(try_from = "Form"))]
 pub struct Evidence {
     points: Vec<PointEvidence>,
     steps: Vec<MonteCarloMean>,
@@ -140,9 +140,12 @@ impl EvidenceBound {
     /// With so many draws of noise for each point and step, under a seed.
     ///
     /// # Errors
-    /// [`ParameterError`] if there are no draws.
+    /// [`ParameterError`] if there are no draws, or more than 2^24.
     pub fn new(draws: usize, seed: u64) -> Result<Self, ParameterError> {
         ParameterError::not_empty("draws", draws)?;
+        if draws > MOST_DRAWS {
+            return Err(ParameterError::Count { name: "draws", given: draws as u64, allowed: "at most 2^24" });
+        }
         Ok(Self { draws, seed })
     }
 
@@ -190,7 +193,9 @@ impl EvidenceBound {
             }
         };
         let ends = [horizon, process.marginal(grid.early_stop())];
-        self.run(sampler.score(), tile_size(sampler.score()), &links, &Prior::new(prior)?, ends, data)
+        // few points at a time, if each has many draws
+        let size = tile_size(sampler.score()).min(MOST_DRAWS / self.draws).max(1);
+        self.run(sampler.score(), size, &links, &Prior::new(prior)?, ends, data)
     }
 
     fn run<T: Real>(
@@ -236,7 +241,7 @@ impl EvidenceBound {
         for (cost, point) in costs.iter().zip(data.chains()) {
             x.iter_mut().zip(point).for_each(|(to, from)| *to = from.as_f64());
             let of_prior = prior.divergence_from(first, &x);
-            let of_steps = MonteCarloMean::of(&cost.draws);
+            let of_steps = cost.mean;
             let decoder = if decodes { cost.steps[links.len() - 1] } else { 0.0 };
             let value = -(of_prior + of_steps.value + noisy);
             points.push(PointEvidence {
@@ -263,7 +268,8 @@ impl EvidenceBound {
         let mut scorer = Scorer::new(model, tile.n);
         let (mut x, mut scores) = (vec![T::default(); tile.len()], vec![T::default(); tile.len()]);
         let mut noise = x.clone();
-        let mut costs = vec![Cost { draws: vec![0.0; self.draws], steps: vec![0.0; links.len()] }; tile.n];
+        let mut by_draw = vec![0.0; tile.n * self.draws];
+        let mut by_step = vec![vec![0.0; links.len()]; tile.n];
         for (k, link) in links.iter().enumerate() {
             let (scale, std_dev) = (T::of(link.from.scale), T::of(link.from.std_dev()));
             for draw in 0..self.draws {
@@ -274,23 +280,26 @@ impl EvidenceBound {
                 let scored = scorer.score(link.time, &x, tile, &mut scores);
                 scored.map_err(|culprit| Halt { order, error: LikelihoodError::at(tile, link.time, culprit) })?;
                 let chains = x.chunks_exact(dim).zip(scores.chunks_exact(dim)).zip(data.chains());
-                for (cost, ((x, s), data)) in costs.iter_mut().zip(chains) {
+                for (j, ((x, s), data)) in chains.enumerate() {
                     let taken = link.divergence(x, s, data);
-                    cost.draws[draw] += taken;
-                    cost.steps[k] += taken / self.draws as f64;
+                    by_draw[j * self.draws + draw] += taken;
+                    by_step[j][k] += taken / self.draws as f64;
                 }
             }
         }
-        Ok(costs)
+        let means = by_draw.chunks_exact(self.draws).map(MonteCarloMean::of);
+        Ok(means.zip(by_step).map(|(mean, steps)| Cost { mean, steps }).collect())
     }
 }
 
-/// What the steps take from a point: by draw over all steps, and by step over all draws.
-#[derive(Clone)]
+/// What the steps take from a point: all of them, as a mean over the draws, and each.
 struct Cost {
-    draws: Vec<f64>,
+    mean: MonteCarloMean,
     steps: Vec<f64>,
 }
+
+/// What each draw takes is kept: 128 MiB at most, for one point or for several.
+const MOST_DRAWS: usize = 1 << 24;
 
 /// The posterior of a node given the one before and the data.
 fn link(process: &dyn ForwardProcess, over: Interval, step: AffineStep) -> Link {
@@ -345,22 +354,24 @@ impl From<EvidenceBound> for (usize, u64) {
 
 /// The serialised form of [`Evidence`], checked when read.
 #[cfg(feature = "serde")]
-mod portable_form {
-    use super::{Evidence, MonteCarloMean, ParameterError, PointEvidence};
+#[derive(serde::Deserialize)]
+struct Form {
+    points: Vec<PointEvidence>,
+    steps: Vec<MonteCarloMean>,
+}
 
-    #[derive(serde::Deserialize)]
-    #[serde(rename = "Evidence")]
-    pub(super) struct Form {
-        points: Vec<PointEvidence>,
-        steps: Vec<MonteCarloMean>,
-    }
-
-    impl TryFrom<Form> for Evidence {
-        type Error = ParameterError;
-        fn try_from(Form { points, steps }: Form) -> Result<Self, ParameterError> {
-            ParameterError::not_empty("points", points.len())?;
-            ParameterError::not_empty("steps", steps.len())?;
-            Ok(Self { points, steps })
+#[cfg(feature = "serde")]
+impl TryFrom<Form> for Evidence {
+    type Error = ParameterError;
+    fn try_from(Form { points, steps }: Form) -> Result<Self, ParameterError> {
+        ParameterError::not_empty("points", points.len())?;
+        let refuse = |name, given, allowed| Err(ParameterError::Count { name, given, allowed });
+        if let Some(point) = points.iter().find(|p| p.bound.n == 0 || p.bound.n != points[0].bound.n) {
+            return refuse("draws of a point", point.bound.n, "the same positive number for all points");
         }
+        if let Some(step) = steps.iter().find(|step| step.n != points.len() as u64) {
+            return refuse("points in a step's mean", step.n, "the number of points");
+        }
+        Ok(Self { points, steps })
     }
 }

@@ -161,14 +161,14 @@ impl<F: ForwardProcess> FlowLikelihood<F> {
     /// The log-densities of points (`d x n`), with the divergence from probes.
     ///
     /// # Errors
-    /// As [`measure`](Self::measure), or if there are no probes.
+    /// As [`measure`](Self::measure), or if there are no probes, more than 2^20, or more than 2^28 over `d`.
     pub fn measure_by_probes<S: ScoreModel>(
         &self,
         model: &S,
         points: BatchView<'_, S::Scalar>,
         probes: Probes,
     ) -> Result<LogLikelihoods, LikelihoodError> {
-        probes.check()?;
+        probes.check(model.dim())?;
         let step = self.probe_step.unwrap_or(default_step::<S::Scalar>());
         let trace = match probes {
             Probes::Coordinates => Trace::Coordinates { step },
@@ -179,7 +179,9 @@ impl<F: ForwardProcess> FlowLikelihood<F> {
                 Trace::Directions { step, probes, signs: false, field: NoiseField::new(seed).child(DIRECTIONS) }
             }
         };
-        self.run(model, points, tile_size(model), trace)
+        // few points at a time, if they have many directions
+        let size = tile_size(model).min(DIRECTIONS_AT_ONCE / (trace.integrals() * model.dim()).max(1)).max(1);
+        self.run(model, points, size, trace)
     }
 
     fn prior(&self, dim: usize) -> Result<Prior, ParameterError> {
@@ -282,6 +284,9 @@ impl<F: ForwardProcess> FlowLikelihood<F> {
         Ok((results, ends))
     }
 }
+
+/// Elements of directions in a tile of several points at most: 32 MiB.
+const DIRECTIONS_AT_ONCE: usize = 1 << 22;
 
 /// The child of a seed's field that directions come from; no other part of the crate draws there.
 const DIRECTIONS: u64 = 0x0064_6976_6572;

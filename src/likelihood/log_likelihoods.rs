@@ -14,6 +14,7 @@ pub struct LogLikelihood {
     pub log_density: f64,
     /// The standard error over random probes. `None` if the divergence has no such error; infinite for a single probe, which
     /// tells nothing.
+    #[cfg_attr(feature = "serde", serde(with = "portable_form::probe_error"))]
     pub probe_error: Option<f64>,
     /// The sum of the estimated errors of the integrated divergence, step by step. An estimate of the solver's error, on the
     /// large side: the result that is kept is the better one of each pair.
@@ -124,7 +125,6 @@ mod portable_form {
     use super::{Batch, LogLikelihood, LogLikelihoods, MonteCarloMean, ParameterError};
 
     #[derive(serde::Deserialize)]
-    #[serde(rename = "LogLikelihoods")]
     pub(super) struct Form {
         points: Vec<LogLikelihood>,
         ends: Batch<f64>,
@@ -135,9 +135,42 @@ mod portable_form {
         type Error = ParameterError;
         fn try_from(Form { points, ends, prior_gap }: Form) -> Result<Self, ParameterError> {
             ParameterError::not_empty("points", points.len())?;
-            ParameterError::not_empty("coordinates of a point", ends.nrows())?;
-            ParameterError::same("the ends", "chains, one per point", points.len(), ends.ncols())?;
+            ParameterError::not_empty("the ends' number of coordinates", ends.nrows())?;
+            ParameterError::same("the ends", "columns, one per point", points.len(), ends.ncols())?;
+            if prior_gap.n != points.len() as u64 {
+                let (name, allowed) = ("points in the prior's gap", "the number of points");
+                return Err(ParameterError::Count { name, given: prior_gap.n, allowed });
+            }
             Ok(Self { points, ends, prior_gap })
+        }
+    }
+
+    /// JSON has no infinity, and an error that is not known is another thing than none.
+    pub(super) mod probe_error {
+        use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+        #[derive(Serialize, Deserialize)]
+        enum ProbeError {
+            None,
+            Unknown,
+            StandardError(f64),
+        }
+
+        pub(in super::super) fn serialize<S: Serializer>(error: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+            let form = match *error {
+                None => ProbeError::None,
+                Some(f64::INFINITY) => ProbeError::Unknown,
+                Some(error) => ProbeError::StandardError(error),
+            };
+            form.serialize(to)
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+            Ok(match ProbeError::deserialize(from)? {
+                ProbeError::None => None,
+                ProbeError::Unknown => Some(f64::INFINITY),
+                ProbeError::StandardError(error) => Some(error),
+            })
         }
     }
 }

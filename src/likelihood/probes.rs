@@ -46,20 +46,41 @@ pub enum Probes {
 }
 
 impl Probes {
-    /// Refuses no probes at all.
-    pub(super) fn check(self) -> Result<(), ParameterError> {
-        match self {
-            Self::Coordinates => Ok(()),
-            Self::Rademacher { probes, .. } | Self::Gaussian { probes, .. } => {
-                ParameterError::not_empty("probes", probes)
-            }
+    /// Refuses no probes at all, and more than a machine can hold, for points of `dim` coordinates.
+    pub(super) fn check(self, dim: usize) -> Result<(), ParameterError> {
+        let (Self::Rademacher { probes, .. } | Self::Gaussian { probes, .. }) = self else { return Ok(()) };
+        ParameterError::not_empty("probes", probes)?;
+        let given = probes as u64;
+        if probes > MOST_PROBES {
+            return Err(ParameterError::Count { name: "probes", given, allowed: "at most 2^20" });
         }
+        if probes.saturating_mul(dim) > MOST_ELEMENTS {
+            let allowed = "at most 2^28 over the number of coordinates";
+            return Err(ParameterError::Count { name: "probes", given, allowed });
+        }
+        Ok(())
     }
 }
 
-/// The default step of a difference, in standard deviations of the noise: truncation is of second order, and rounding is
-/// divided by it, so the fourth root of the resolution leaves both near its square.
+/// Each probe has an integral in the solver, with its stages.
+const MOST_PROBES: usize = 1 << 20;
+/// The directions of a point are kept: 2 GiB. It is below the limit of draws.
+const MOST_ELEMENTS: usize = 1 << 28;
+
+/// The default step of a difference, in standard deviations of the noise: the fourth root of the scalar's resolution `eps`.
+/// Truncation is of second order, `eps^(1/2)`; rounding is divided by the step, `eps^(3/4)`. A shorter step would balance the two
+/// at `eps^(2/3)`, for scores without errors of their own: a network's are larger than its rounding.
 pub(super) fn default_step<T: Real>() -> f64 {
-    let resolution: f64 = if size_of::<T>() == 4 { f64::from(f32::EPSILON) } else { f64::EPSILON };
-    resolution.sqrt().sqrt()
+    resolution::<T>().sqrt().sqrt()
+}
+
+/// The spacing of the scalars above 1.
+fn resolution<T: Real>() -> f64 {
+    if size_of::<T>() == 4 { f64::from(f32::EPSILON) } else { f64::EPSILON }
+}
+
+/// The shortest step of a difference at a coordinate: four spacings of the scalars there at least, so that points on both sides
+/// are others than the one between them.
+pub(super) fn shortest_step<T: Real>(x: T) -> f64 {
+    4.0 * resolution::<T>() * x.as_f64().abs()
 }

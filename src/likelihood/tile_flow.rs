@@ -1,6 +1,7 @@
 //! [`TileFlow`]: the right-hand sides of a tile's flow, state and divergence together.
 
 use super::likelihood_error::LikelihoodError;
+use super::probes::shortest_step;
 use crate::batch::BatchView;
 use crate::math::dormand_prince::Slopes;
 use crate::noise::{NoiseField, Phase, Stream};
@@ -156,9 +157,11 @@ impl<'a, T: Real> TileFlow<'a, T> {
         culprit.map_or(Ok(()), |culprit| Err(self.halt(columns, culprit)))
     }
 
-    /// The step of a difference at a point.
-    fn difference(&self, j: usize, step: f64) -> f64 {
-        if self.marginals[j].variance > 0.0 { step * self.marginals[j].std_dev() } else { step }
+    /// The step of a difference at a point, in directions that move these coordinates.
+    fn difference(&self, j: usize, step: f64, moved: Range<usize>) -> f64 {
+        let h = if self.marginals[j].variance > 0.0 { step * self.marginals[j].std_dev() } else { step };
+        let x = &self.states[j * self.tile.dim..][moved];
+        x.iter().map(|&x| shortest_step(x)).fold(h, f64::max)
     }
 
     /// Adds the differences along the axes to the divergences.
@@ -170,14 +173,14 @@ impl<'a, T: Real> TileFlow<'a, T> {
         for i in 0..d {
             for to_above in [true, false] {
                 for j in columns.clone() {
-                    let h = self.difference(j, step);
+                    let h = self.difference(j, step, i..i + 1);
                     let x = self.states[j * d + i].as_f64();
                     self.beside[j * d + i] = T::of(if to_above { x + h } else { x - h });
                 }
                 self.probe(columns, to_above)?;
             }
             for j in columns.clone() {
-                let (at, h) = (j * d + i, self.difference(j, step));
+                let (at, h) = (j * d + i, self.difference(j, step, i..i + 1));
                 let x = self.states[at].as_f64();
                 // the points as they were rounded
                 let width = T::of(x + h).as_f64() - T::of(x - h).as_f64();
@@ -197,7 +200,8 @@ impl<'a, T: Real> TileFlow<'a, T> {
         let d = self.tile.dim;
         for to_above in [true, false] {
             for j in columns.clone() {
-                let h = if to_above { self.difference(j, step) } else { -self.difference(j, step) };
+                let h = self.difference(j, step, 0..d);
+                let h = if to_above { h } else { -h };
                 let v = &self.directions[(j * probes + p) * d..][..d];
                 let points = self.beside[j * d..].iter_mut().zip(&self.states[j * d..]);
                 points.zip(v).for_each(|((to, x), v)| *to = T::of(x.as_f64() + h * v));
@@ -206,11 +210,17 @@ impl<'a, T: Real> TileFlow<'a, T> {
         }
         for j in columns.clone() {
             let v = &self.directions[(j * probes + p) * d..][..d];
+            let h = self.difference(j, step, 0..d);
             let mut sum = 0.0;
-            for ((above, below), v) in self.above[j * d..].iter().zip(&self.below[j * d..]).zip(v) {
-                sum += v * (above.as_f64() - below.as_f64());
+            let scores = self.above[j * d..].iter().zip(&self.below[j * d..]);
+            for ((above, below), (v, x)) in scores.zip(v.iter().zip(&self.states[j * d..])) {
+                // the points as they were rounded: a coordinate's own slope is then right to rounding of the score
+                let x = x.as_f64();
+                let width = T::of(x + h * v).as_f64() - T::of(x - h * v).as_f64();
+                let weight = if width == 0.0 { *v } else { v * (2.0 * h * v / width) };
+                sum += weight * (above.as_f64() - below.as_f64());
             }
-            self.divergences[j] = sum / (2.0 * self.difference(j, step));
+            self.divergences[j] = sum / (2.0 * h);
         }
         Ok(())
     }

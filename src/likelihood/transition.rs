@@ -19,8 +19,8 @@ use crate::score::{Halt, ScoreModel, Scorer, Tile, all_or_first, tile_size};
 /// One evaluation per pair, sums in f64. Column `j` is chain `before.first_chain() + j` to the model.
 ///
 /// # Errors
-/// [`LikelihoodError`]: batches of different shapes, or of another height than the model's; a step without noise, which has
-/// no density; a score that fails or is not finite.
+/// [`LikelihoodError`]: batches of different shapes, or of another height than the model's; coefficients or states that
+/// are not finite; a step without noise, which has no density; a score that fails or is not finite.
 /// # Example
 /// ```
 /// use score_diffusion::likelihood::step_log_densities;
@@ -52,7 +52,7 @@ pub fn step_log_densities<S: ScoreModel>(
 /// weights and policy gradients need. One evaluation per step and chain.
 ///
 /// # Errors
-/// [`LikelihoodError`]: a trajectory of another shape or length; a step without a density, such as one of the probability
+/// [`LikelihoodError`]: a trajectory of another shape or length, or one that is not finite; a step without a density, such as one of the probability
 /// flow; a score that fails or is not finite.
 /// # Example
 /// ```
@@ -102,7 +102,12 @@ pub(super) fn with_density(number: u64, planned: PlannedStep) -> Result<AffineSt
     match affine {
         None => refuse("it is not affine in state, score and noise"),
         Some(step) if step.noise == 0.0 => refuse("it adds no noise"),
-        Some(step) => Ok(step),
+        Some(step) => {
+            ParameterError::finite("the state coefficient of a step", step.state)?;
+            ParameterError::finite("the score coefficient of a step", step.score)?;
+            ParameterError::finite("the noise coefficient of a step", step.noise)?;
+            Ok(step)
+        }
     }
 }
 
@@ -118,6 +123,12 @@ fn of_step<T: Real>(
     ParameterError::same("the states before a step", "coordinates per chain", dim, before.dim())?;
     ParameterError::same("the states after a step", "coordinates per chain", dim, after.dim())?;
     ParameterError::same("the states after a step", "chains", n, after.n_chains())?;
+    for (name, states) in [("the states before a step", before), ("the states after a step", after)] {
+        if let Some(index) = states.as_slice().iter().position(|v| !v.as_f64().is_finite()) {
+            let given = states.as_slice()[index].as_f64();
+            return Err(ParameterError::ElementOutOfRange { name, index, given, allowed: "finite" }.into());
+        }
+    }
     let tiles = all_or_first(in_order(n.div_ceil(size), |i| {
         let columns = i * size..n.min((i + 1) * size);
         let (before, after) = (before.columns(columns.clone()), after.columns(columns));

@@ -27,6 +27,7 @@ pub struct MonteCarloMean {
     /// The mean of the replicates.
     pub value: f64,
     /// Their standard deviation (with `n - 1`) over `sqrt(n)`. Infinite for a single replicate, which tells nothing.
+    #[cfg_attr(feature = "serde", serde(with = "infinite_as_none"))]
     pub standard_error: f64,
     /// How many independent replicates.
     pub n: u64,
@@ -92,6 +93,20 @@ fn check_confidence(confidence: f64) -> Result<f64, ParameterError> {
         confidence > 0.0 && confidence < 1.0,
         "above 0 and below 1: 0.95, say",
     )
+}
+
+/// JSON has no infinity: no number means that.
+#[cfg(feature = "serde")]
+mod infinite_as_none {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(standard_error: &f64, to: S) -> Result<S::Ok, S::Error> {
+        Some(*standard_error).filter(|&e| e != f64::INFINITY).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
+    }
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ pub trait Corrector<T: Real>: Debug + Send + Sync {
     /// The default stops all chains: this corrector has no step.
     fn correct(&self, cx: &mut StepContext<'_, T>, at: f64, x: BatchViewMut<'_, T>) {
         let _ = (at, x);
-        cx.refuse("the corrector implements neither affine_step nor correct");
+        cx.refuse("the corrector implements none of affine_step, staged_step and correct");
     }
 }
 

@@ -211,12 +211,14 @@ impl DirectionalStep {
 }
 
 impl<T: Real> StepContext<'_, T> {
-    /// One step in directions, in place. Memory is the rule's own.
+    /// One step in directions, in place. Memory is the rule's own. A step of another dimension than the model's stops all chains.
     ///
     /// # Panics
-    /// If the step asks for more noise or memory than the rule says it has, or has another dimension than the model.
+    /// If the step asks for more noise or memory than the rule says it has.
     pub fn directional(&mut self, step: &DirectionalStep, x: &mut [T]) {
-        assert_eq!(step.dim, self.dim(), "a step in directions of another space");
+        if step.dim != self.dim() {
+            return self.refuse("the step has another number of directions than the score model has coordinates");
+        }
         let (len, noises, stages) = (x.len(), step.vectors_asked_for(false), step.times.len());
         let mut memory = self.take_memory();
         let mut scratch = self.take_scratch();

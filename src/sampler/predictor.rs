@@ -13,9 +13,10 @@ use std::fmt::Debug;
 
 /// A rule that moves chains over an interval of the time grid, towards the data.
 ///
-/// Implement exactly one of three methods, with the counts it needs: [`affine_step`](Self::affine_step) for a rule with
-/// one score and one noise vector per step, [`staged_step`](Self::staged_step) for several scores or a memory, or
-/// [`predict`](Self::predict) for anything else. Rules around other rules pass on what those have.
+/// Implement exactly one of four methods, with the counts it needs: [`affine_step`](Self::affine_step) for a rule with
+/// one score and one noise vector per step, [`staged_step`](Self::staged_step) for several scores or a memory,
+/// [`directional_step`](Self::directional_step) for the same with coefficients per direction, or [`predict`](Self::predict)
+/// for anything else. Rules around other rules pass on what those have.
 ///
 /// # Example
 /// Euler's method for the probability flow, and Heun's, from outside the crate:
@@ -146,7 +147,7 @@ pub trait Predictor<T: Real>: Debug + Send + Sync {
     /// The default stops all chains: this predictor has no step.
     fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, x: BatchViewMut<'_, T>) {
         let _ = (over, x);
-        cx.refuse("the predictor implements neither affine_step nor predict");
+        cx.refuse("the predictor implements none of affine_step, staged_step, directional_step and predict");
     }
 }
 

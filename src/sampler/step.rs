@@ -79,6 +79,8 @@ pub(crate) struct Workspace<T> {
     step: Vec<T>,
     /// What the predictor and the corrector keep from step to step: vector after vector, each `d x n`.
     memory: [Vec<T>; 2],
+    /// Their lengths for the present tile.
+    memory_len: [usize; 2],
     noise: TileNoise<T>,
     /// What the steps accepted since it was last taken.
     adjustment: Adjustment,
@@ -108,6 +110,7 @@ impl<T: Real> Workspace<T> {
             model: vec![T::default(); model.scratch_len(n)],
             step: vec![T::default(); step_vectors * dim * n],
             memory: [Vec::new(), Vec::new()],
+            memory_len: [0, 0],
             noise: TileNoise::new(noise, dim, n),
             adjustment: Adjustment::default(),
             numbers: Vec::new(),
@@ -125,6 +128,7 @@ impl<T: Real> Workspace<T> {
     pub(crate) fn load_memory(&mut self, vectors: [usize; 2], from: &[T]) {
         let (dim, n) = (self.noise.dim(), self.noise.n_chains());
         let all = dim * (vectors[0] + vectors[1]);
+        self.memory_len = vectors.map(|vectors| vectors * dim * n);
         let mut offset = 0;
         for (memory, vectors) in self.memory.iter_mut().zip(vectors) {
             memory.clear();
@@ -136,7 +140,7 @@ impl<T: Real> Workspace<T> {
         }
     }
 
-    /// Writes what [`load_memory`](Self::load_memory) read, as it is now.
+    /// Writes what [`load_memory`](Self::load_memory) read, as it is now: zeros where a rule did not return it.
     pub(crate) fn store_memory(&self, vectors: [usize; 2], to: &mut [T]) {
         let (dim, n) = (self.noise.dim(), self.noise.n_chains());
         let all = dim * (vectors[0] + vectors[1]);
@@ -145,7 +149,10 @@ impl<T: Real> Workspace<T> {
             for vector in 0..vectors {
                 for j in 0..n {
                     let (at, from) = (j * all + offset + vector * dim, (vector * n + j) * dim);
-                    to[at..at + dim].copy_from_slice(&memory[from..from + dim]);
+                    match memory.get(from..from + dim) {
+                        Some(own) => to[at..at + dim].copy_from_slice(own),
+                        None => to[at..at + dim].fill(T::default()),
+                    }
                 }
             }
             offset += vectors * dim;
@@ -158,6 +165,16 @@ impl<T: Real> Workspace<T> {
         for memory in &mut self.memory {
             for vector in memory.chunks_mut(dim * n) {
                 to.iter().for_each(|j| vector.copy_within(from * dim..(from + 1) * dim, j * dim));
+            }
+        }
+    }
+
+    /// Zeroes the memory of the chains in some columns.
+    pub(crate) fn clear_memory(&mut self, columns: &[usize]) {
+        let (dim, n) = (self.noise.dim(), self.noise.n_chains());
+        for memory in &mut self.memory {
+            for vector in memory.chunks_mut(dim * n) {
+                columns.iter().for_each(|j| vector[j * dim..(j + 1) * dim].fill(T::default()));
             }
         }
     }
@@ -482,6 +499,11 @@ impl<'a, T: Real> StepContext<'a, T> {
         self.parked.binary_search(&j).is_ok()
     }
 
+    /// Whether the sampler will stop the chain in column `j` after this step.
+    pub(super) fn is_stopped(&self, j: usize) -> bool {
+        self.workspace.bad.iter().any(|bad| bad.0 == j)
+    }
+
     /// Counts a proposal of the chain in column `j`, for the report's acceptance rates.
     pub fn count_proposal(&mut self, j: usize, accepted: bool) {
         if !self.has_failed(j) {
@@ -538,14 +560,21 @@ impl<'a, T: Real> StepContext<'a, T> {
     }
 
     /// What the rule keeps from step to step: `memory_vectors` times `d x n`, vector after vector, each chain after chain.
-    /// Zeros before the first step. Give it back by [`return_memory`](Self::return_memory), or it is lost.
+    /// Zeros before the first step. Give it back by [`return_memory`](Self::return_memory): what does not come back is
+    /// zeros in the next step.
     pub fn take_memory(&mut self) -> Vec<T> {
-        std::mem::take(&mut self.workspace.memory[usize::from(self.setting.corrects)])
+        let rule = usize::from(self.setting.corrects);
+        let mut memory = std::mem::take(&mut self.workspace.memory[rule]);
+        memory.resize(self.workspace.memory_len[rule], T::default());
+        memory
     }
 
-    /// Returns what [`take_memory`](Self::take_memory) gave.
-    pub fn return_memory(&mut self, memory: Vec<T>) {
-        self.workspace.memory[usize::from(self.setting.corrects)] = memory;
+    /// Returns what [`take_memory`](Self::take_memory) gave. Of a vector of another length the end is cut off, or zeros are
+    /// added to it.
+    pub fn return_memory(&mut self, mut memory: Vec<T>) {
+        let rule = usize::from(self.setting.corrects);
+        memory.resize(self.workspace.memory_len[rule], T::default());
+        self.workspace.memory[rule] = memory;
     }
 
     /// The step's number: among the predictor's steps, or among the corrector's at this node.

@@ -78,6 +78,16 @@ impl Sums {
         check_finite(finite, t)
     }
 
+    /// Refuses a step whose directions are not those of chains of this dimension.
+    pub fn check_dim(&self, dim: usize) -> Result<(), ParameterError> {
+        match self {
+            Self::Staged(_) => Ok(()),
+            Self::Directional(step) => {
+                ParameterError::same("the score model", "coordinates, as a step has directions", step.dim(), dim)
+            }
+        }
+    }
+
     fn check_asked(&self, vectors: usize, kept: usize) -> Result<(), ParameterError> {
         let (noises, memories) = match self {
             Self::Staged(step) => (step.vectors_asked_for(false), step.vectors_asked_for(true).max(step.keep().len())),

@@ -1044,14 +1044,14 @@ fn samplers_and_runs() -> Vec<Case> {
         c,
         "a predictor without a step",
         Chains(..),
-        ["a predictor step", "implements neither affine_step nor predict"],
+        ["a predictor step", "implements none of affine_step, staged_step, directional_step and predict"],
         sampler(1).with_predictor(Empty).unwrap().sample_seeded(3, 1)
     );
     refuse!(
         c,
         "a corrector without a step",
         Chains(..),
-        ["a corrector step", "implements neither affine_step nor correct"],
+        ["a corrector step", "implements none of affine_step, staged_step and correct"],
         sampler(1).with_corrector(Empty, Schedule::AtStart(1)).unwrap().sample_seeded(3, 1)
     );
     refuse!(c, "the exact score of a data set down to t = 0", Chains(..), ["a corrector step from node 2, t = 0", "the score is not defined at t = 0", "no density"], PredictorCorrector::new(ExactScore::new(Empirical::new(&[1.0], 1).unwrap(), ou()), TimeGrid::uniform(1.0, 0.0, 2).unwrap()).unwrap().with_corrector(OuSplit::new(0.1).unwrap(), Schedule::AfterEachStep(1)).unwrap().sample_seeded(3, 1), twin PredictorCorrector::new(ExactScore::new(Empirical::new(&[1.0], 1).unwrap(), ou()), TimeGrid::uniform(1.0, 0.0, 2).unwrap()).unwrap().sample_seeded(3, 1));

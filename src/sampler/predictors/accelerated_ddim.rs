@@ -18,7 +18,7 @@ use crate::sampler::staged::StagedStep;
 /// y  = q_+ (x - (tau_+^2 / 2) s(t, x))                               a step of the flow back to u
 /// x <- (x + (tau^2 / 2) s(t, x) + (tau^4 / (4 tau_+^2)) (s(t, x) - q_+ s(u, y)))/q
 /// ```
-/// It is a Taylor step in `sigma^2/alpha^2`, along which `alpha s` is half the flow's speed; the difference of two such speeds is
+/// It is, up to O(h^3), a Taylor step in `sigma^2/alpha^2`, along which `alpha s` is half the flow's speed; the difference of two such speeds is
 /// its derivative. The paper has it for discrete variance-preserving chains, where `tau^2 = 1 - q^2 = beta`; with `tau^2` it is of
 /// order 2 for every process. Two evaluations per step, no noise. Short steps in `ln sigma^2` are needed: a step to `sigma_v = 0` is
 /// defined, and is of no use.

@@ -34,7 +34,8 @@ use crate::sampler::step::StepContext;
 /// # Evaluations
 /// 2 for a step that is accepted, 1 for one that is rejected. [`nfe`](Predictor::nfe) is what the depth allows. At the deepest
 /// level a step is done whatever its error, and counted as
-/// [`forced`](crate::sampler::Adjustment::forced): deeper trees cost nothing but addresses.
+/// [`forced`](crate::sampler::Adjustment::forced): deeper trees cost nothing but addresses. A chain fails if the error is not finite
+/// there.
 ///
 /// Over an interval that ends at time 0 the score must exist there.
 ///
@@ -185,9 +186,17 @@ impl<T: Real> Predictor<T> for AdaptiveSde {
                 let error = (sum / dim as f64).sqrt();
                 let accepted = error <= 1.0;
                 cx.count_proposal(j, accepted);
+                if cx.is_stopped(j) {
+                    return false;
+                }
                 if !accepted && walker.level < self.depth {
                     walker.refine(cx, &tree, (j, &mut normals), halvings(error).min(self.depth - walker.level));
                     return true;
+                }
+                if !error.is_finite() {
+                    // it would take the whole tree, and arrive nowhere
+                    cx.fail(j, "its step's error is not finite in an adaptive SDE, however short the step");
+                    return false;
                 }
                 if !accepted {
                     cx.count_forced(j);

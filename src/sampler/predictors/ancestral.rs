@@ -21,7 +21,8 @@ use crate::sampler::step::AffineStep;
 /// `x + (sigma_t^2 - sigma_v^2) s` with the variance `sigma_v^2 (sigma_t^2 - sigma_v^2) / sigma_t^2`.
 ///
 /// The posterior variance is exact where the data is one point, and this form is
-/// [`ExponentialIntegrator::DenoiserHeld`] to the bit. The forward variance is the best constant for data `N(0, I)`.
+/// [`ExponentialIntegrator::DenoiserHeld`] to the bit. The forward variance is the best constant for data `N(0, I)`
+/// under a variance-preserving process.
 /// Both have the exact mean on Gaussian data. One evaluation per step, weak order 1.
 ///
 /// # Source

@@ -56,7 +56,8 @@ impl BrownianTree {
     ) {
         let (a, b) = (self.at(level, index), self.at(level, index + 1));
         let m = self.at(level + 1, 2 * index + 1);
-        let share = (a - m) / (a - b);
+        // places so close that they are one in f64 have the left end's value: there is no motion between them
+        let share = if a > b { (a - m) / (a - b) } else { 0.0 };
         let std_dev = (share * (m - b)).max(0.0).sqrt();
         for (((w, z), left), right) in out.iter_mut().zip(normals).zip(left).zip(right) {
             *w = left + share * (right - left) + std_dev * z.as_f64();
@@ -72,6 +73,24 @@ impl BrownianTree {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `ln(r + 1)` has no room for places below one spacing of 1: many are the same `r`.
+    #[test]
+    fn places_that_coincide_have_a_path() {
+        let (tree, normals) = (BrownianTree::new(1e-15, 0.0), [1.5_f64]);
+        let mut end = [0.0];
+        tree.far_end(&normals, &mut end);
+        let (mut coincide, mut middle) = (0, [f64::NAN]);
+        for level in 0..10 {
+            for index in 0..1_u64 << level {
+                let one = tree.at(level, index) == tree.at(level, index + 1);
+                coincide += u32::from(one);
+                tree.midpoint((level, index), &[0.0], if one { &[0.0] } else { &end }, &normals, &mut middle);
+                assert!(middle[0].is_finite() && (!one || middle[0] == 0.0), "{level} {index} {middle:?}");
+            }
+        }
+        assert!(coincide > 0);
+    }
 
     /// With unit vectors as normals the path is a matrix: its increments over the leaves must be independent, with variances
     /// that are the lengths of the leaves.

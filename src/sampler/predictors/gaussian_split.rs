@@ -42,7 +42,8 @@ use std::sync::Arc;
 /// With an isotropic `C` the step is an affine or staged one, as fast as the rule's own. With a diagonal one it has coefficients per
 /// coordinate. With a full one it works in the eigenbasis, for two products of a `d x d` matrix with the chains per step and two per
 /// score (one at the state itself). The coefficients are computed once, when the sampler is built; with `ScoreHeld` each takes a
-/// quadrature. As many evaluations per step and the same order as the rule inside. Churn of [`EdmHeun`](super::EdmHeun) works for
+/// quadrature. Inside [`Inpainted`](super::Inpainted) and [`RePaint`](crate::sampler::RePaint) they are computed again in every step
+/// of every tile. As many evaluations per step and the same order as the rule inside. Churn of [`EdmHeun`](super::EdmHeun) works for
 /// isotropic `C` alone: its extra noise is measured in `sigma~/alpha`, and the directions would need scores at other times.
 ///
 /// # Errors

@@ -30,7 +30,7 @@ pub(super) fn residual_step(
         let damped = Damped { inner: process, variance, k };
         k * damped.held_score_weight(t, v) * kernel.scale / late
     };
-    let noise = if w == 0.0 { 0.0 } else { (early * -exp_m1(w * w * log_ratio)).sqrt() };
+    let noise = if w * w == 0.0 { 0.0 } else { (early * -exp_m1(w * w * log_ratio)).sqrt() };
     let step = AffineStep { state: (shrunk + p) * growth, score: p * late * growth, noise };
     ResidualStep { step, mean: process.marginal(v).scale * (-exp_m1(k * log_ratio) - p) }
 }

@@ -115,7 +115,8 @@ fn held_step(w: f64, integrator: ExponentialIntegrator, process: &dyn ForwardPro
         }
     };
     let noise = match integrator {
-        _ if w == 0.0 => 0.0,
+        // w^2 may be too small for f64
+        _ if w * w == 0.0 => 0.0,
         ExponentialIntegrator::DenoiserHeld => early.std_dev() * (-exp_m1(w * w * log_ratio)).sqrt(),
         _ => w * kernel.std_dev() * growth,
     };

@@ -29,7 +29,8 @@ use crate::sampler::staged::StagedStep;
 /// last step is not corrected unless that is asked for ([`UniPcCorrection`]), so `N` steps cost `N` evaluations.
 ///
 /// Order: node `k` knows `k` nodes before, so the first step is of order 1 and the second of at most 2. A corrected first
-/// step has an error of order `h^3`, so the order as a whole is `min(p + 1, 3)`. A step that ends without noise
+/// step has an error of order `h^3`, so the order as a whole is `min(p + 1, 3)`. Where
+/// no step is corrected ([`UniPcCorrection::Nowhere`]) the first step leaves `h^2`, and the order is `min(p, 2)`. A step that ends without noise
 /// (`sigma_v = 0`) gives `alpha_v m_0`.
 ///
 /// The rule carries a denoiser from one step to the next. A corrector that moves the chains between two steps makes it
@@ -98,7 +99,7 @@ pub enum UniPcScale {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum UniPcCorrection {
-    /// None: UniP alone, which evaluates at the beginning of each step.
+    /// None: UniP alone, which evaluates at the beginning of each step. As a whole it is of order `min(p, 2)`.
     Nowhere,
     /// All but the last, as in the paper: `N` evaluations for `N` steps.
     #[default]
