@@ -1148,7 +1148,7 @@ fn gradients_count_where_there_is_mass_alone() {
         path.score_into(t, view(&x, 1), BatchViewMut::new(&mut out, 1).unwrap(), &mut [rubbish; 5]).unwrap();
         let b = path.power(t).unwrap();
         let of_reference = |x: f64| -(1.0 - b) * ((x - 0.5) / 2.0);
-        assert_eq!([out[0], out[1], out[4]], [of_reference(-1.0), b * -1.0, of_reference(-3.0)]);
+        assert_eq!([out[0], out[1], out[4]], [of_reference(-1.0), -b, of_reference(-3.0)]);
         assert!(out[2].is_nan() && out[3].is_nan());
         // without noise the target is asked at the state itself
         let mut out = [rubbish; 5];
