@@ -581,7 +581,9 @@ fn failed_chains_have_no_memory() {
     for tile in [1, 5, 10] {
         let (run, failed) = paused(tile);
         assert_eq!(run, alone, "{tile}");
-        assert_eq!(failed.samples.batch(), whole.samples.batch());
+        // those that failed are NaN
+        let bits = |samples: &Samples<f64>| samples.batch().map(f64::to_bits);
+        assert_eq!(bits(&failed.samples), bits(&whole.samples), "{tile}");
     }
 }
 
