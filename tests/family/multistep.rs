@@ -296,6 +296,10 @@ impl Predictor<f64> for Skewed {
     fn memory_vectors(&self) -> usize {
         self.rule.memory_vectors()
     }
+    fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
+        let step = self.rule.affine_step(process, over)?;
+        Some(AffineStep { state: step.state * (1.0 + self.by), score: step.score * (1.0 + self.by), ..step })
+    }
     fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
         let Some(step) = self.rule.staged_step(site)? else { return Ok(None) };
         let mut skewed = StagedStep::begin();
