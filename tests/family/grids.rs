@@ -656,3 +656,14 @@ fn corrector_steps_are_recorded_at_their_node() {
     assert!(record.coordinate(2).is_err() && CorrectorDraws::<f64>::at_node(0).coordinate(0).is_err());
     assert!(record.quantity(|x| x[0] / 0.0).is_err());
 }
+
+#[test]
+fn a_pilot_whose_errors_are_not_finite_makes_no_grid() {
+    // states of 1e160, whose squares are no numbers
+    let wild = ScoreFn::per_chain(1, |_, x: &[f64], s: &mut [f64]| s[0] = if x[0] > 0.0 { 1e160 } else { -1e160 });
+    let grid = TimeGrid::uniform(1.0, 0.1, 3).unwrap();
+    let sampler = ReverseSolver::new(wild.unwrap(), grid).unwrap().with_predictor(ProbabilityFlow).unwrap();
+    let errors = Pilot::new(1.0, 3).unwrap().with_chains(8).unwrap().run(&sampler).unwrap();
+    let error = errors.grid(10).unwrap_err().to_string();
+    assert!(error.contains("the pilot's errors") && error.contains("finite"), "{error}");
+}

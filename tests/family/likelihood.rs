@@ -193,7 +193,7 @@ fn an_adaptive_flow_in_single_precision_and_through_a_count() {
     let b = reverse(ou(), counted.clone(), &[3.0, 1e-3], Arc::new(flow)).sample_seeded(20, 3).unwrap();
     assert_eq!(b.report().evaluations.predictor, counted.evaluations());
     for (x, y) in a.as_slice().iter().zip(b.as_slice()) {
-        // tolerances of 1e-4 per step, amplified where the modes part
+        // not derived: tolerances of 1e-4 per step, amplified where the modes part. A wrong path would be off by about 1
         assert!((x - f64::from(*y)).abs() < 0.02, "{x} {y}");
     }
 }
@@ -375,6 +375,8 @@ fn a_chain_of_the_adaptive_sde_does_not_see_its_neighbours() {
     // single precision follows
     let score: Model<f32> = Arc::new(ExactScore::new(turned_mixture(2), OrnsteinUhlenbeck).cast::<f32>());
     let single = reverse(ou(), score, &[3.0, 0.3, 1e-2], Arc::new(sde)).sample_seeded(17, 9).unwrap();
+    // not derived: a step that one of the two rejects puts the chains on other steps, and may part them between the modes. Other
+    // paths would leave most of the 34 numbers apart
     let far =
         single.as_slice().iter().zip(whole.as_slice()).filter(|(a, b)| (f64::from(**a) - **b).abs() > 0.1).count();
     assert!(far <= 2, "{far}");
@@ -383,6 +385,26 @@ fn a_chain_of_the_adaptive_sde_does_not_see_its_neighbours() {
     let samples = reverse(ou(), sampler.score().clone(), &[3.0, 1e-2], Arc::new(shallow)).sample_seeded(4, 1).unwrap();
     assert_eq!(samples.report().adjustments[0].forced, 4 << 3);
     assert!(sde.with_levels(3, 2).is_err() && sde.with_levels(0, 31).is_err() && AdaptiveSde::new(0.0, 0.0).is_err());
+}
+
+#[test]
+fn an_adaptive_sde_leaves_chains_that_diverge() {
+    // forces of 1e300 that change their sign: the error of a step is not finite, however short it is
+    let steep = |x: f64| if x > 0.0 { -1e300 } else { 1e300 };
+    let lost = |_: f64| f64::NAN;
+    // down to level 20 from level 0: a score to begin with, and one for each level; at the second a chain is lost
+    for (force, reason, most) in
+        [(steep as fn(f64) -> f64, "error is not finite", 22), (lost, "the score is not finite", 2)]
+    {
+        let score = ScoreFn::per_chain(1, move |_, x: &[f64], s: &mut [f64]| s[0] = force(x[0]));
+        let deep = AdaptiveSde::new(0.0, 0.02).unwrap().with_levels(0, 20).unwrap();
+        let sampler = reverse(ou(), Arc::new(score.unwrap()), &[3.0, 1e-2], Arc::new(deep));
+        let SampleError::Chains(failed) = sampler.sample_seeded(3, 1).unwrap_err() else { panic!("chains fail") };
+        assert_eq!(failed.failures.len(), 3);
+        let text = failed.failures[0].to_string();
+        assert!(text.contains(reason), "{text}");
+        assert!(failed.samples.report().evaluations.predictor <= 3 * most);
+    }
 }
 
 // ---- divergences and likelihoods
@@ -634,10 +656,49 @@ fn flow_likelihoods_are_those_of_mixtures() {
         let by_axes =
             coarse.measure_by_probes(&single, BatchView::new(&rounded, d).unwrap(), Probes::Coordinates).unwrap();
         for ((a, b), c) in measured.points().iter().zip(by_single.points()).zip(by_axes.points()) {
+            // not derived: rounding of the points, times slopes of 4/0.1 at most, is 1e-5, and tolerances of 1e-5 for some tens of
+            // steps are much of the rest; differences in f32 add what their steps of 0.019 sigma do
             assert!((a.log_density - b.log_density).abs() < 2e-3 * d as f64, "{a:?} {b:?}");
             assert!((a.log_density - c.log_density).abs() < 1e-2 * d as f64, "{a:?} {c:?}");
         }
     }
+}
+
+#[test]
+fn differences_are_right_where_the_noise_is_below_the_spacing_of_scalars() {
+    // at 1000 the f32 are 6e-5 apart, and 0.019 sigma is 2e-5
+    let law = Gaussian::isotropic(vec![1000.0; 2], 1.0).unwrap();
+    let score = ExactScore::new(law.clone(), OrnsteinUhlenbeck).cast::<f32>();
+    let points = [1000.3_f32, 999.2];
+    let points = BatchView::new(&points, 2).unwrap();
+    let flow = FlowLikelihood::new(OrnsteinUhlenbeck, 4.0, 5e-7).unwrap().with_tolerances(0.0, 1e-5).unwrap();
+    let flow = flow.with_prior(law.marginal(&OrnsteinUhlenbeck, 4.0)).unwrap();
+    let exact = flow.measure(&score, points).unwrap().points()[0].log_density;
+    let signs = Probes::Rademacher { probes: 2, seed: 1 };
+    // the Jacobian is diagonal: signs have no error. Differences over 2h with h = 4.8e-4 at least round scores of size 1 by 6e-8 each,
+    // which is 1.2e-4 in each slope; over the flow int sigma alpha dq = ln 55 of them add up, most where h is larger.
+    // The solver adds its tolerance of 1e-5 per step
+    for probes in [Probes::Coordinates, signs] {
+        let measured = flow.measure_by_probes(&score, points, probes).unwrap();
+        let off = (measured.points()[0].log_density - exact).abs();
+        assert!(off < 2.0 * 1.2e-4 * 55.0_f64.ln() + 1e-3, "{probes:?} {off}");
+        // a step that no f32 can take is as good as a few spacings
+        let tiny = flow.clone().with_probe_step(1e-12).unwrap();
+        assert!(tiny.measure_by_probes(&score, points, probes).is_ok(), "{probes:?}");
+    }
+    // more than a machine can hold
+    for (probes, allowed) in [(usize::MAX, "2^20"), ((1 << 20) + 1, "2^20")] {
+        for probes in [Probes::Rademacher { probes, seed: 1 }, Probes::Gaussian { probes, seed: 1 }] {
+            let error = flow.measure_by_probes(&score, points, probes).unwrap_err();
+            assert!(error.to_string().contains(allowed), "{error}");
+        }
+    }
+    let wide = ScoreFn::per_chain(1 << 10, |_, x: &[f32], s: &mut [f32]| s.copy_from_slice(x)).unwrap();
+    let origin = vec![0.0; 1 << 10];
+    let many = Probes::Rademacher { probes: 1 << 19, seed: 1 };
+    let error = flow.measure_by_probes(&wide, BatchView::new(&origin, 1 << 10).unwrap(), many).unwrap_err();
+    assert!(error.to_string().contains("2^28"), "{error}");
+    assert!(EvidenceBound::new(1 << 42, 0).is_err() && EvidenceBound::new(1 << 24, 0).is_ok());
 }
 
 #[test]
@@ -800,6 +861,20 @@ fn step_densities_are_those_of_the_steps_that_were_made() {
     let step = sampler.steps().next().unwrap().affine.unwrap();
     assert!(step_log_densities(&score, 1.0, step, view(&start, 2), view(&start[..4], 2)).is_err());
     assert!(step_log_densities(&score, 1.0, step, view(&start, 1), view(&start, 1)).is_err());
+    // numbers that are not finite
+    for bad in [f64::NAN, f64::INFINITY] {
+        let steps =
+            [AffineStep { state: bad, ..step }, AffineStep { score: bad, ..step }, AffineStep { noise: bad, ..step }];
+        for step in steps {
+            let error = step_log_densities(&score, 1.0, step, view(&start, 2), view(&start, 2)).unwrap_err();
+            assert!(error.to_string().contains("coefficient of a step"), "{error}");
+        }
+        let states = [start.as_slice(), &[bad; 20]];
+        for (before, after, name) in [(1, 0, "before"), (0, 1, "after")] {
+            let error = step_log_densities(&score, 1.0, step, view(states[before], 2), view(states[after], 2));
+            assert!(error.unwrap_err().to_string().contains(name));
+        }
+    }
 }
 
 /// The bound in closed form at a point of `N(mu, v)` on the line, from the marginals alone: with `x_t = alpha x_0 + sigma xi`

@@ -4,7 +4,7 @@ use score_diffusion::chain_law::{GaussianScore, Normal};
 use score_diffusion::metrics::moments;
 use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::prelude::*;
-use score_diffusion::sampler::{Combination, StagedStep, StepSite, Term};
+use score_diffusion::sampler::{Combination, DirectionalStep, Inpainted, KnownCoordinates, StagedStep, StepSite, Term};
 use std::sync::Arc;
 
 type Process = Arc<dyn ForwardProcess>;
@@ -782,4 +782,86 @@ fn parameters_are_read_back_and_checked() {
     assert!(serde_json::from_str::<ReverseSde>(r#"{"stochasticity":-1.0,"integrator":"NoiseHeld"}"#).is_err());
     let text = r#"{"churn":1.0,"churn_min":2.0,"churn_max":1.0,"noise_scale":1.0}"#;
     assert!(serde_json::from_str::<EdmHeun>(text).is_err());
+}
+
+/// A stochasticity whose square is no number above 0 is that of the flow.
+#[test]
+fn a_tiny_stochasticity_is_none() {
+    for integrator in exponential() {
+        for to in [0.0, 0.1] {
+            let over = Interval::new(0.5, to).unwrap();
+            let step = |w: f64| reverse(w, integrator).affine_step(&OrnsteinUhlenbeck, over).unwrap();
+            assert_eq!(step(1e-170), step(0.0), "{integrator:?}");
+            // with the Gaussian split off
+            let split = |w: f64| reverse(w, integrator).residual_step(&OrnsteinUhlenbeck, over, 0.0);
+            assert_eq!(split(1e-170), split(0.0), "{integrator:?}");
+        }
+    }
+    // the twin: one whose square is a number
+    let over = Interval::new(0.5, 0.1).unwrap();
+    let denoiser = ExponentialIntegrator::DenoiserHeld;
+    assert!(reverse(1e-3, denoiser).affine_step(&OrnsteinUhlenbeck, over).unwrap().noise > 0.0);
+}
+
+/// A rule around another that passes on its steps, but not for which dimension they are made.
+#[derive(Debug)]
+struct Silent<P>(P);
+
+impl<P: Predictor<f64>> Predictor<f64> for Silent<P> {
+    fn directional_step(&self, site: &StepSite<'_>) -> Result<Option<DirectionalStep>, ParameterError> {
+        self.0.directional_step(site)
+    }
+}
+
+#[test]
+fn directions_of_another_space_are_refused() {
+    let turned = DMatrix::from_row_slice(2, 2, &[1.0, 0.5, 0.5, 1.0]);
+    let split = GaussianSplit::new(Ddim::new(0.0).unwrap(), Gaussian::new(vec![0.0; 2], turned).unwrap());
+    let process: Process = Arc::new(OrnsteinUhlenbeck);
+    for (dim, fits) in [(1, false), (2, true), (3, false)] {
+        let (data, grid) = (Gaussian::standard(dim).unwrap(), TimeGrid::uniform(1.0, 0.1, 2).unwrap());
+        let made = chain(&data, &process, grid.clone(), Box::new(Silent(split.clone())));
+        assert_eq!(made.as_ref().err().map(|error| error.to_string().contains("directions")), (!fits).then_some(true));
+        // within a rule that works out its steps one by one
+        let known = KnownCoordinates::new(dim, &[0], &[0.5]).unwrap();
+        let inpainted = Inpainted::new(Silent(split.clone()), known);
+        let made = chain(&data, &process, grid, Box::new(inpainted)).map(|chain| chain.sample_seeded(3, 1));
+        match made {
+            Ok(Ok(_)) => assert!(fits),
+            Ok(Err(error)) => assert!(!fits && error.to_string().contains("directions"), "{error}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A rule that takes its memory, and returns another length or nothing.
+#[derive(Debug)]
+struct Careless(Option<usize>);
+
+impl Predictor<f64> for Careless {
+    fn memory_vectors(&self) -> usize {
+        2
+    }
+    fn predict(&self, cx: &mut StepContext<'_, f64>, _: Interval, x: BatchViewMut<'_, f64>) {
+        let memory = cx.take_memory();
+        assert_eq!(memory.len(), 2 * x.as_slice().len());
+        let ones = self.0.filter(|_| cx.step_number() > 0).unwrap_or(0);
+        assert_eq!(memory.iter().filter(|&&v| v == 1.0).count(), ones.min(memory.len()));
+        assert_eq!(memory.iter().filter(|&&v| v == 0.0).count(), memory.len() - ones.min(memory.len()));
+        if let Some(len) = self.0 {
+            cx.return_memory(vec![1.0; len]);
+        }
+    }
+}
+
+#[test]
+fn a_memory_that_is_not_returned_is_zeros() {
+    let process: Process = Arc::new(OrnsteinUhlenbeck);
+    for len in [None, Some(0), Some(7), Some(12), Some(40)] {
+        let grid = TimeGrid::uniform(1.0, 0.1, 3).unwrap();
+        let chain = chain(&Gaussian::standard(2).unwrap(), &process, grid, Box::new(Careless(len))).unwrap();
+        let mut run = chain.start(0..3, 1).unwrap();
+        while chain.advance(&mut run, 2).unwrap() > 0 {}
+        chain.finish(run).unwrap();
+    }
 }
