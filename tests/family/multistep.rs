@@ -5,8 +5,7 @@ use score_diffusion::compose::{StepTable, StepTableError};
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
-    AnnealedLangevin, Combination, DpmSolverRule, Restart, StagedStep, StepKind, StepSite, Term, UnderdampedLangevin,
-    UniPcCorrection, UniPcScale,
+    Combination, DpmSolverRule, StagedStep, StepKind, StepSite, Term, UniPcCorrection, UniPcScale,
 };
 use std::sync::Arc;
 
@@ -702,7 +701,7 @@ fn tabulated() -> Vec<(String, Rule, bool)> {
 /// The correctors that have tables, by name: two steps before each of the denoiser-held predictor's.
 #[cfg(feature = "serde")]
 fn corrected() -> Vec<(&'static str, Box<dyn Corrector<f64>>)> {
-    let restart = Restart::new(ExponentialIntegrator::DenoiserHeld, 0.3, 2).unwrap();
+    let restart = score_diffusion::sampler::Restart::new(ExponentialIntegrator::DenoiserHeld, 0.3, 2).unwrap();
     vec![
         ("with_ou_split", Box::new(OuSplit::new(0.1).unwrap())),
         ("with_unadjusted_langevin", Box::new(UnadjustedLangevin::new(0.05).unwrap())),
