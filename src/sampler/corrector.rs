@@ -1,7 +1,8 @@
 //! [`Corrector`]: moves the chains at one time towards the law there.
 
+use super::context::StepContext;
 use super::staged::StagedStep;
-use super::step::{AffineStep, StepContext};
+use super::step::AffineStep;
 use crate::batch::BatchViewMut;
 use crate::error::ParameterError;
 use crate::process::ForwardProcess;

@@ -1,8 +1,8 @@
 //! [`DirectionalStep`]: a staged step whose coefficients differ from direction to direction; and the loop that does it.
 
 use super::combination::{Combination, Term};
+use super::context::StepContext;
 use super::staged::StagedStep;
-use super::step::StepContext;
 use crate::error::ParameterError;
 use crate::matrix::{Packed, Product};
 use crate::real::Real;

@@ -6,6 +6,7 @@
 //! [`Samples`]; composing steps into one is `compose`'s work, one floor up.
 
 mod combination;
+mod context;
 mod corrector;
 mod correctors;
 mod directional;
@@ -21,9 +22,12 @@ mod site;
 mod staged;
 mod step;
 mod sums;
+mod update;
+mod workspace;
 
 pub use crate::math::dormand_prince::StepControl;
 pub use combination::{Combination, Term};
+pub use context::StepContext;
 pub use corrector::{Corrector, NoCorrector};
 pub use correctors::*;
 pub use directional::DirectionalStep;
@@ -38,6 +42,7 @@ pub(crate) use sampler_trait::check_chains;
 pub use samples::Samples;
 pub use site::StepSite;
 pub use staged::{Stage, StagedStep};
-pub use step::{AffineStep, StepContext, StepKind};
-pub(crate) use step::{AllFinite, BadScore, StepSetting, Workspace};
+pub use step::{AffineStep, StepKind};
 pub(crate) use sums::Sums;
+pub(crate) use update::AllFinite;
+pub(crate) use workspace::{BadScore, StepSetting, Workspace};

@@ -1,8 +1,9 @@
 //! [`Part`]: the step of a predictor within another rule's step.
 
+use super::context::StepContext;
 use super::predictor::Predictor;
 use super::site::StepSite;
-use super::step::{AffineStep, StepContext};
+use super::step::AffineStep;
 use super::sums::Sums;
 use crate::batch::BatchViewMut;
 use crate::error::ParameterError;

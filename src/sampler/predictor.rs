@@ -1,9 +1,10 @@
 //! [`Predictor`]: moves the chains from one time to a cleaner one.
 
+use super::context::StepContext;
 use super::directional::DirectionalStep;
 use super::site::StepSite;
 use super::staged::StagedStep;
-use super::step::{AffineStep, StepContext};
+use super::step::AffineStep;
 use crate::batch::BatchViewMut;
 use crate::error::ParameterError;
 use crate::grid::Interval;

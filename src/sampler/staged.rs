@@ -1,7 +1,9 @@
 //! [`StagedStep`]: a step that takes several scores, as a list of linear combinations; and the loop that does it.
 
 use super::combination::{Combination, Term};
-use super::step::{AffineStep, LANES, StepContext, are_zero, watch};
+use super::context::StepContext;
+use super::step::AffineStep;
+use super::update::{LANES, are_zero, watch};
 use crate::error::ParameterError;
 use crate::real::Real;
 use crate::simd::{Kernel, dispatch};

@@ -1,10 +1,11 @@
 //! [`Sums`]: a step whose coefficients are known when a sampler is built.
 
+use super::context::StepContext;
 use super::directional::DirectionalStep;
 use super::predictor::Predictor;
 use super::site::StepSite;
 use super::staged::StagedStep;
-use super::step::{AffineStep, StepContext};
+use super::step::AffineStep;
 use crate::error::ParameterError;
 use crate::process::ForwardProcess;
 use crate::real::Real;

@@ -5,7 +5,8 @@ use super::metropolis::{Evaluate, InStep, Kept, Known, Outside, accepts, log_acc
 use crate::batch::BatchView;
 use crate::error::{ParameterError, ScoreError};
 use crate::real::Real;
-use crate::sampler::step::{AffineStep, StepContext};
+use crate::sampler::context::StepContext;
+use crate::sampler::step::AffineStep;
 use crate::score::{LogDensity, ScoreModel};
 
 /// What decides on a proposal: a known log-density, a line integral of the score, or both for two parts of the law.

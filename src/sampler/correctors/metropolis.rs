@@ -14,7 +14,9 @@ use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
 use crate::math::portable::ln;
 use crate::real::Real;
-use crate::sampler::step::{AffineStep, AllFinite, StepContext};
+use crate::sampler::context::StepContext;
+use crate::sampler::step::AffineStep;
+use crate::sampler::update::AllFinite;
 use crate::score::{LogDensity, ScoreModel};
 use crate::simd::dispatch;
 

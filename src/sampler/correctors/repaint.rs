@@ -5,6 +5,7 @@ use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::process::ForwardProcess;
 use crate::real::Real;
+use crate::sampler::context::StepContext;
 use crate::sampler::corrector::Corrector;
 use crate::sampler::known_coordinates::KnownCoordinates;
 use crate::sampler::part::Part;
@@ -12,7 +13,6 @@ use crate::sampler::predictor::Predictor;
 use crate::sampler::predictors::Inpainted;
 use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
-use crate::sampler::step::StepContext;
 use crate::simd::{Kernel, dispatch};
 
 /// The resampling of RePaint, as a corrector for [`Inpainted`](crate::sampler::Inpainted): from node `k` of the grid back to

@@ -7,9 +7,9 @@ use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
 use crate::process::ForwardProcess;
 use crate::real::Real;
+use crate::sampler::context::StepContext;
 use crate::sampler::corrector::Corrector;
 use crate::sampler::staged::StagedStep;
-use crate::sampler::step::StepContext;
 use crate::score::{LogDensity, ScoreModel};
 use std::fmt;
 

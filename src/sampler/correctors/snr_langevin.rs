@@ -5,9 +5,9 @@ use crate::batch::BatchViewMut;
 use crate::error::ParameterError;
 use crate::process::ForwardProcess;
 use crate::real::Real;
+use crate::sampler::context::StepContext;
 use crate::sampler::corrector::Corrector;
 use crate::sampler::staged::StagedStep;
-use crate::sampler::step::StepContext;
 
 /// The Langevin corrector of Song et al. with its literal step rule, for comparison:
 ///

@@ -6,10 +6,10 @@ use crate::grid::Interval;
 use crate::math::dormand_prince::{Accuracy, Chains, End, Slopes, StepControl};
 use crate::process::NoiseRatio;
 use crate::real::Real;
+use crate::sampler::context::StepContext;
 use crate::sampler::predictor::Predictor;
 use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
-use crate::sampler::step::StepContext;
 
 /// The probability flow over each interval of the grid by Dormand and Prince's method of order 5, with a step size per chain.
 /// A grid of one step, from the horizon to the early-stopping time, is the usual one.

@@ -7,10 +7,10 @@ use crate::grid::Interval;
 use crate::math::dormand_prince::{Accuracy, StepControl};
 use crate::process::NoiseRatio;
 use crate::real::Real;
+use crate::sampler::context::StepContext;
 use crate::sampler::predictor::Predictor;
 use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
-use crate::sampler::step::StepContext;
 
 /// The reverse SDE over each interval of the grid with adaptive steps, which never draws noise again: a step that is
 /// rejected is halved, and the path of its noise is looked at more closely.

@@ -4,12 +4,12 @@ use crate::batch::BatchViewMut;
 use crate::error::ParameterError;
 use crate::grid::{Interval, TimeGrid};
 use crate::real::Real;
+use crate::sampler::context::StepContext;
 use crate::sampler::known_coordinates::KnownCoordinates;
 use crate::sampler::part::Part;
 use crate::sampler::predictor::Predictor;
 use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
-use crate::sampler::step::StepContext;
 
 /// Inpainting by replacement: after each step of a predictor, the known coordinates are drawn anew from their exact law at
 /// the time reached.

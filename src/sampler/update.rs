@@ -1,0 +1,164 @@
+//! The loops of affine steps, and the check for numbers that are not finite.
+
+use crate::math::BLOCK;
+use crate::noise::Sink;
+use crate::real::Real;
+use crate::simd::Kernel;
+
+/// Elements side by side in the checks.
+pub(super) const LANES: usize = 16;
+
+/// Adds 0 for finite elements, and NaN for others; a NaN stays in its sum.
+#[inline(always)]
+pub(super) fn watch<T: Real>(zeros: &mut [T; LANES], x: &[T; LANES]) {
+    for l in 0..LANES {
+        zeros[l] += x[l] * T::default();
+    }
+}
+
+#[inline(always)]
+pub(super) fn are_zero<T: Real>(zeros: &[T; LANES]) -> bool {
+    let mut all = true;
+    for z in zeros {
+        all &= *z == T::default();
+    }
+    all
+}
+
+/// Whether no element is NaN or infinite.
+pub(crate) struct AllFinite<'a, T>(pub &'a [T]);
+
+impl<T: Real> Kernel for AllFinite<'_, T> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        let (chunks, rest) = self.0.as_chunks::<LANES>();
+        let mut zeros = [T::default(); LANES];
+        for chunk in chunks {
+            watch(&mut zeros, chunk);
+        }
+        for (zero, &x) in zeros.iter_mut().zip(rest) {
+            *zero += x * T::default();
+        }
+        are_zero(&zeros)
+    }
+}
+
+/// `x <- x + a x + b s`. The result says whether all `x` are finite.
+pub(super) struct Deterministic<'a, T> {
+    pub a: T,
+    pub b: T,
+    pub score: &'a [T],
+    pub x: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Deterministic<'_, T> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        let Self { a, b, score, x } = self;
+        let len = x.len().min(score.len());
+        let ((xs, x_rest), (ss, s_rest)) = (x[..len].as_chunks_mut::<LANES>(), score[..len].as_chunks::<LANES>());
+        let mut zeros = [T::default(); LANES];
+        for (x, s) in xs.iter_mut().zip(ss) {
+            let (mut new, s) = (*x, *s);
+            for l in 0..LANES {
+                new[l] += a * new[l] + b * s[l];
+            }
+            watch(&mut zeros, &new);
+            *x = new;
+        }
+        for ((x, &s), zero) in x_rest.iter_mut().zip(s_rest).zip(&mut zeros) {
+            *x += a * *x + b * s;
+            *zero += *x * T::default();
+        }
+        are_zero(&zeros)
+    }
+}
+
+/// `x <- x + a x + b s + c z`. The result says whether all `x` are finite.
+pub(super) struct Stochastic<'a, T> {
+    pub a: T,
+    pub b: T,
+    pub c: T,
+    pub score: &'a [T],
+    pub noise: &'a [T],
+    pub x: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Stochastic<'_, T> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        let Self { a, b, c, score, noise, x } = self;
+        let len = x.len().min(score.len()).min(noise.len());
+        let (xs, x_rest) = x[..len].as_chunks_mut::<LANES>();
+        let (ss, s_rest) = score[..len].as_chunks::<LANES>();
+        let (zs, z_rest) = noise[..len].as_chunks::<LANES>();
+        if xs.is_empty() {
+            // a few elements do without lanes
+            let mut zero = T::default();
+            for ((x, &s), &z) in x_rest.iter_mut().zip(s_rest).zip(z_rest) {
+                *x += (a * *x + b * s) + c * z;
+                zero += *x * T::default();
+            }
+            return zero == T::default();
+        }
+        let mut zeros = [T::default(); LANES];
+        for ((x, s), z) in xs.iter_mut().zip(ss).zip(zs) {
+            let (mut new, s, z) = (*x, *s, *z);
+            for l in 0..LANES {
+                new[l] += (a * new[l] + b * s[l]) + c * z[l];
+            }
+            watch(&mut zeros, &new);
+            *x = new;
+        }
+        for (((x, &s), &z), zero) in x_rest.iter_mut().zip(s_rest).zip(z_rest).zip(&mut zeros) {
+            *x += (a * *x + b * s) + c * z;
+            *zero += *x * T::default();
+        }
+        are_zero(&zeros)
+    }
+}
+
+/// `Stochastic`, with the noise as it is made.
+pub(super) struct Update<'a, T> {
+    pub a: T,
+    pub b: T,
+    pub c: T,
+    pub score: &'a [T],
+    pub x: &'a mut [T],
+    pub zeros: [T; LANES],
+}
+
+impl<T: Real> Update<'_, T> {
+    pub fn saw_finite(&self) -> bool {
+        are_zero(&self.zeros)
+    }
+}
+
+impl<T: Real> Sink<T> for Update<'_, T> {
+    #[inline(always)]
+    fn block(&mut self, at: usize, z: &[T; BLOCK]) {
+        let (x, s) = (&mut self.x[at..at + BLOCK], &self.score[at..at + BLOCK]);
+        let mut zeros = self.zeros;
+        for ((x, s), z) in x.as_chunks_mut().0.iter_mut().zip(s.as_chunks::<LANES>().0).zip(z.as_chunks::<LANES>().0) {
+            let (mut new, s, z) = (*x, *s, *z);
+            for l in 0..LANES {
+                new[l] += (self.a * new[l] + self.b * s[l]) + self.c * z[l];
+            }
+            watch(&mut zeros, &new);
+            *x = new;
+        }
+        self.zeros = zeros;
+    }
+
+    #[inline(always)]
+    fn part(&mut self, at: usize, z: &[T]) {
+        let (x, s) = (&mut self.x[at..at + z.len()], &self.score[at..at + z.len()]);
+        for ((x, &s), &z) in x.iter_mut().zip(s).zip(z) {
+            *x += (self.a * *x + self.b * s) + self.c * z;
+            self.zeros[0] += *x * T::default();
+        }
+    }
+}
