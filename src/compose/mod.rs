@@ -16,6 +16,7 @@ mod prepared;
 mod program;
 mod resampling;
 mod run;
+mod running;
 mod schedule;
 mod step_size_tuning;
 mod step_table;
