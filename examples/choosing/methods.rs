@@ -82,8 +82,11 @@ const COLOURS: [&str; 13] = [
     "#999999", "#b7950b", "#000000",
 ];
 
-/// The adaptive rules at a tolerance, with their names.
-pub fn adaptive(tolerance: f64) -> Result<[(&'static str, Box<dyn Predictor<f64>>); 2], ParameterError> {
+/// A rule with its name.
+pub type Named = (&'static str, Box<dyn Predictor<f64>>);
+
+/// The adaptive rules at a tolerance.
+pub fn adaptive(tolerance: f64) -> Result<[Named; 2], ParameterError> {
     Ok([
         ("AdaptiveFlow", Box::new(AdaptiveFlow::new(tolerance, tolerance)?)),
         ("AdaptiveSde", Box::new(AdaptiveSde::new(tolerance, tolerance)?)),

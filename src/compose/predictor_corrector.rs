@@ -1,13 +1,11 @@
 //! [`PredictorCorrector`]: the sampler.
 
-use super::observer::Observer;
 use super::program::{PlannedStep, Program};
 use super::schedule::Schedule;
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::law::{Gaussian, Law};
 use crate::process::{ForwardProcess, OrnsteinUhlenbeck};
-use crate::real::Real;
 use crate::sampler::{
     Corrector, DirectionalStep, EulerMaruyama, NoCorrector, NoPredictor, OuSplit, Predictor, SampleError, Sampler,
     Samples, StagedStep, Sums,
