@@ -50,6 +50,16 @@ impl Coefficients {
         self.affine.push(None);
     }
 
+    /// Whether all steps are affine, or there are none.
+    pub fn all_affine(&self) -> bool {
+        self.affine.iter().all(Option::is_some)
+    }
+
+    /// Whether no step is a list of sums.
+    pub fn no_sums(&self) -> bool {
+        self.sums.is_empty()
+    }
+
     /// The step from a node, if it is affine.
     #[inline]
     pub fn affine(&self, node: usize) -> Option<AffineStep> {

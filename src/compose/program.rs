@@ -105,8 +105,10 @@ impl Program {
             }
         }
         let mut first_corrections = Coefficients::with_capacity(0);
-        for (node, &t) in grid.nodes().iter().enumerate().filter(|&(node, _)| corrections.sums(node).is_some()) {
-            first_corrections.push_at(node, corrector.first_staged_step(process, t)?.map(Sums::Staged));
+        if !corrections.no_sums() {
+            for (node, &t) in grid.nodes().iter().enumerate().filter(|&(node, _)| corrections.sums(node).is_some()) {
+                first_corrections.push_at(node, corrector.first_staged_step(process, t)?.map(Sums::Staged));
+            }
         }
         let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
         let memory_vectors = [predictor.memory_vectors(), corrector.memory_vectors()];
@@ -116,9 +118,13 @@ impl Program {
         denoise.map_or(Ok(()), |step| step.check::<T>(0, grid.early_stop()))?;
         let mut nfe = u64::from(denoise.is_some());
         let (of_predictor, of_corrector) = (predictor.nfe(), corrector.nfe());
-        for node in 0..grid.n_steps() {
-            let own = || predictor.nfe_at(&StepSite::new(process, grid, node));
-            nfe = nfe.saturating_add(predictions.nfe(node, of_predictor, own));
+        if predictions.all_affine() {
+            nfe = nfe.saturating_add(of_predictor as u64 * grid.n_steps() as u64);
+        } else {
+            for node in 0..grid.n_steps() {
+                let own = || predictor.nfe_at(&StepSite::new(process, grid, node));
+                nfe = nfe.saturating_add(predictions.nfe(node, of_predictor, own));
+            }
         }
         for (node, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             let later = corrections.nfe(node, of_corrector, || of_corrector);

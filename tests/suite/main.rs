@@ -1,7 +1,8 @@
 //! The tests of the public API, in one crate: it shares what it compiles, and links once.
 //!
-//! Beside it stand crates that must be alone: `determinism`, which CI runs in several builds, `resources`, which counts
-//! allocations, and `noise_quality`, which takes hours.
+//! Beside it stand `family` (the samplers) and `learning`, to be compiled side by side with it, and crates that must be alone:
+//! `determinism`, which CI runs in several builds, `resources`, which counts allocations, and `noise_quality`, which takes
+//! hours.
 
 #![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
@@ -11,23 +12,16 @@ mod support;
 mod bad_input;
 mod bounds_adversarial;
 mod chain_law;
-mod digits_data;
 mod engine;
 mod exact_law;
 mod guarantees;
 mod guidance;
 mod laboratory;
 mod laws;
-mod learning_fits;
-mod learning_kernel;
 mod learning_loss;
 mod metrics;
 mod mixture_law;
 mod mlp;
-#[cfg(feature = "candle")]
-mod networks;
-#[cfg(feature = "onnx")]
-mod onnx;
 mod order;
 mod prepared;
 mod processes_discrete;

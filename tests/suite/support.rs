@@ -4,7 +4,5 @@
 
 #[path = "../../examples/support/described.rs"]
 pub mod described;
-#[path = "../../examples/support/digits_data.rs"]
-pub mod digits_data;
 #[path = "../../examples/support/laboratory.rs"]
 pub mod laboratory;
