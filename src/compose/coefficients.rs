@@ -46,6 +46,7 @@ impl Coefficients {
     }
 
     /// Adds a node without a step.
+    #[inline(always)]
     pub fn push_unknown(&mut self) {
         self.affine.push(None);
     }

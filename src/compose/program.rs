@@ -277,21 +277,21 @@ fn check_room(
     let refuse = |name, given: u128, allowed| {
         Err(ParameterError::Count { name, given: u64::try_from(given).unwrap_or(u64::MAX), allowed })
     };
-    let draws = corrector_vectors as u128 * dim as u128;
-    if let Some(&n) = counts.iter().find(|&&n| (n as u128).saturating_mul(draws) > u128::from(DRAW_LIMIT)) {
-        return refuse("corrector steps at a node", n as u128, "at most 2^42 / (dim x noise vectors per step)");
+    let most = counts.iter().copied().max().unwrap_or(0) as u128;
+    if most.saturating_mul(corrector_vectors as u128 * dim as u128) > u128::from(DRAW_LIMIT) {
+        return refuse("corrector steps at a node", most, "at most 2^42 / (dim x noise vectors per step)");
     }
     // each uniform number has an address of four draws
     let quads = u128::from(DRAW_LIMIT / 4);
-    if let Some(&n) = counts.iter().find(|&&n| n as u128 * corrector_uniforms as u128 > quads) {
-        return refuse("corrector steps at a node", n as u128, "at most 2^40 / (uniform numbers per step)");
+    if most * corrector_uniforms as u128 > quads {
+        return refuse("corrector steps at a node", most, "at most 2^40 / (uniform numbers per step)");
     }
     let steps = grid.n_steps() as u128;
     if steps * predictor_uniforms as u128 > quads {
         return refuse("predictor steps", steps, "at most 2^40 / (uniform numbers per step)");
     }
-    // a corrector without noise has no limit from its draws, but steps are counted in 64 bits
-    let corrections: u128 = counts.iter().map(|&c| c as u128).sum();
+    // a corrector without noise has no limit from its draws, but steps are counted in 64 bits; there are less than 2^32 nodes
+    let corrections = if most < 1 << 30 { 0 } else { counts.iter().map(|&c| c as u128).sum() };
     if corrections > 1 << 62 {
         return refuse("corrector steps in all", corrections, "at most 2^62");
     }
