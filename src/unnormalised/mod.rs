@@ -15,5 +15,6 @@ mod posterior;
 mod target;
 
 pub use geometric_path::GeometricPath;
-pub use monte_carlo_score::{InnerLangevin, MonteCarloScore, ScoreEstimate, ScoreIdentity};
+pub use monte_carlo_score::{MonteCarloScore, ScoreEstimate};
+pub use posterior::{InnerLangevin, ScoreIdentity};
 pub use target::{TargetFn, UnnormalisedTarget};

@@ -1,7 +1,7 @@
 //! [`MonteCarloScore`]: the score of a diffused target from its log-density alone.
 
 use super::geometric_path::{check_reference, squared_distance};
-use super::posterior::{Posterior, Room, room_len};
+use super::posterior::{InnerLangevin, Posterior, Room, ScoreIdentity, room_len};
 use super::target::{UnnormalisedTarget, settle_gradient};
 use crate::batch::{Batch, BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
@@ -86,41 +86,6 @@ pub struct MonteCarloScore<V, F = OrnsteinUhlenbeck> {
 enum Sampling {
     Importance { pairs: usize },
     Langevin(InnerLangevin),
-}
-
-/// Inner chains of a [`MonteCarloScore`]: the Metropolis-adjusted Langevin algorithm on the posterior, from its
-/// Gaussian part.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct InnerLangevin {
-    /// Independent inner chains; their spread gives the standard error.
-    pub chains: usize,
-    /// Steps before states count.
-    pub burn_in: usize,
-    /// Steps whose states count.
-    pub kept: usize,
-    /// The step size in units of the variance of the Gaussian part, `1/(alpha^2/sigma^2 + 1/v)`; below 2, and smaller
-    /// in many dimensions.
-    pub step_size: f64,
-}
-
-/// Which mean over the posterior is taken as the score. See [`MonteCarloScore`].
-///
-/// ```
-/// use score_diffusion::unnormalised::ScoreIdentity;
-/// assert_eq!(ScoreIdentity::default(), ScoreIdentity::Mixed);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum ScoreIdentity {
-    /// `E[(alpha x0 - x)/sigma^2 | x]`: the denoiser's.
-    Denoising,
-    /// `E[grad ln f(x0) | x]/alpha`: the target's gradient.
-    Gradient,
-    /// The combination of both with the least variance, fitted coordinate by coordinate.
-    #[default]
-    Mixed,
 }
 
 /// Scores with their errors, as [`MonteCarloScore::estimate`] gives them.

@@ -2,13 +2,47 @@
 //! and the score from them.
 
 use super::geometric_path::squared_distance;
-use super::monte_carlo_score::{InnerLangevin, ScoreIdentity};
 use super::target::{UnnormalisedTarget, settle_gradient};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
 use crate::math::portable::{exp, ln};
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::Transition;
+
+/// Inner chains of a [`MonteCarloScore`](super::MonteCarloScore): the Metropolis-adjusted Langevin algorithm on the posterior, from its
+/// Gaussian part.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct InnerLangevin {
+    /// Independent inner chains; their spread gives the standard error.
+    pub chains: usize,
+    /// Steps before states count.
+    pub burn_in: usize,
+    /// Steps whose states count.
+    pub kept: usize,
+    /// The step size in units of the variance of the Gaussian part, `1/(alpha^2/sigma^2 + 1/v)`; below 2, and smaller
+    /// in many dimensions.
+    pub step_size: f64,
+}
+
+/// Which mean over the posterior is taken as the score. See [`MonteCarloScore`](super::MonteCarloScore).
+///
+/// ```
+/// use score_diffusion::unnormalised::ScoreIdentity;
+/// assert_eq!(ScoreIdentity::default(), ScoreIdentity::Mixed);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum ScoreIdentity {
+    /// `E[(alpha x0 - x)/sigma^2 | x]`: the denoiser's.
+    Denoising,
+    /// `E[grad ln f(x0) | x]/alpha`: the target's gradient.
+    Gradient,
+    /// The combination of both with the least variance, fitted coordinate by coordinate.
+    #[default]
+    Mixed,
+}
 
 /// Buffers for one chain: `groups` independent pieces of work, of up to two points each.
 pub(super) struct Room<'a> {

@@ -1,7 +1,8 @@
 //! [`Adjusted`]: a Langevin step that Metropolis accepts or rejects.
 
+use super::evaluate::Evaluate;
 use super::line_integral::Quadrature;
-use super::metropolis::{Evaluate, InStep, Kept, Known, Outside, accepts, log_acceptance, scratch_of};
+use super::metropolis::{InStep, Kept, Known, Outside, accepts, log_acceptance, scratch_of};
 use crate::batch::BatchView;
 use crate::error::{ParameterError, ScoreError};
 use crate::real::Real;

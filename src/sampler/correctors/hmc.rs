@@ -1,7 +1,8 @@
 //! [`Hmc`] and [`ScoreHmc`]: Hamiltonian Monte Carlo at one time, with the log-density or with the energy along the path.
 
 use super::chain_sums::add_chain_sums;
-use super::metropolis::{Evaluate, InStep, Kept, accepts, scratch_of};
+use super::evaluate::Evaluate;
+use super::metropolis::{InStep, Kept, accepts, scratch_of};
 use super::step_sizes::StepSizes;
 use crate::batch::BatchViewMut;
 use crate::error::ParameterError;

@@ -1,7 +1,7 @@
 //! [`LineIntegral`]: the difference of log-densities as an integral of the score along a segment.
 
 use super::chain_sums::add_chain_sums;
-use super::metropolis::Evaluate;
+use super::evaluate::Evaluate;
 use crate::error::ParameterError;
 use crate::math::portable::cos;
 use crate::real::Real;

@@ -9,6 +9,7 @@
 //! The second form has no cancellation of `|xi|^2`, and changes its sign to the bit when `x` and `y` change places.
 
 use super::chain_sums::add_chain_sums;
+use super::evaluate::Evaluate;
 use super::line_integral::Quadrature;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
@@ -26,16 +27,6 @@ const NO_DENSITY: f64 = -1e38;
 /// Whether a log-density is one that stops its chain.
 fn is_bad(log: f64) -> bool {
     log.is_nan() || log > -NO_DENSITY
-}
-
-/// What a rule may ask of the law at one time: within a step, or from outside.
-pub(super) trait Evaluate<T> {
-    /// The sampler's score.
-    fn score(&mut self, x: &[T], out: &mut [T]);
-    /// The gradient of the known log-density.
-    fn gradient(&mut self, x: &[T], out: &mut [T]);
-    /// The known log-density; nothing is written if there is none.
-    fn log_density(&mut self, x: &[T], out: &mut [f64]);
 }
 
 /// Evaluation within a step: counted, and a chain that fails is stopped alone.

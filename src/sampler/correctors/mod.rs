@@ -2,6 +2,7 @@
 
 mod adjusted;
 mod chain_sums;
+mod evaluate;
 mod hmc;
 mod langevin;
 mod langevin_step;
