@@ -1,4 +1,4 @@
-"""Shrunk covariances by an independent implementation, for tests/suite/learning_fits.rs.
+"""Shrunk covariances by an independent implementation, for tests/learning/fits.rs.
 
     pip install numpy scikit-learn
     python tests/reference/covariance.py > tests/reference/covariance.json

@@ -59,7 +59,7 @@ fn tables_are_those_of_diffusers() {
             "ddpm_cosine" => DiscreteVariancePreserving::cosine(500).unwrap(),
             "ddim_zero_snr" => scaled.with_zero_terminal_snr().unwrap(),
             "ddpm_trained" => DiscreteVariancePreserving::from_betas(trained()).unwrap(),
-            // read by the diffusers reader alone: tests/suite/onnx.rs
+            // read by the diffusers reader alone: tests/learning/onnx.rs
             "ddpm_sigmoid" => continue,
             other => panic!("a table that is not tested: {other}"),
         };

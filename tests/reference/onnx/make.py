@@ -1,4 +1,4 @@
-"""Networks as ONNX files and what PyTorch and diffusers make of them, for tests/suite/onnx.rs and tests/suite/processes_discrete.rs.
+"""Networks as ONNX files and what PyTorch and diffusers make of them, for tests/learning/onnx.rs and tests/suite/processes_discrete.rs.
 
     pip install torch diffusers onnx onnxscript
     python tests/reference/onnx/make.py
