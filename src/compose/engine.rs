@@ -140,10 +140,24 @@ impl<T: Real> Engine<'_, T> {
         result: &mut TileResult,
     ) -> Option<At> {
         let mut cx = StepContext::new((self.process, self.grid), self.score, ws, parked);
+        // the corrector's affine step at the node: its further steps there differ in their number alone
+        let mut repeated = None;
         while at.step < end {
             let now = *at;
-            let (known, finite) = self.step(now.place, end - now.step - 1, x.reborrow(), &mut cx);
-            result.evaluations.add(now.place.kind, cx.take_evaluations());
+            let Place { kind, node, inner } = now.place;
+            let (known, finite) = match repeated {
+                Some(step) if kind == StepKind::Corrector && inner > 0 => {
+                    cx.turn_to_next();
+                    cx.affine(step, self.grid.node(node), x.as_mut_slice());
+                    (true, cx.left_finite())
+                }
+                _ => {
+                    let corrects = kind == StepKind::Corrector;
+                    repeated = if corrects { self.program.corrections.affine(node) } else { None };
+                    self.step(now.place, end - now.step - 1, x.reborrow(), &mut cx)
+                }
+            };
+            result.evaluations.add(kind, cx.take_evaluations());
             if !known {
                 self.collect(now.place, cx.take_adjustment(), result);
             }

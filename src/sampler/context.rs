@@ -96,6 +96,16 @@ impl<'a, T: Real> StepContext<'a, T> {
         self.setting = step;
     }
 
+    /// Turns to the next step of the same rule at the same node.
+    #[inline]
+    pub(crate) fn turn_to_next(&mut self) {
+        let vectors = self.setting.vectors as u64;
+        self.setting.number += 1;
+        self.setting.first_vector += vectors;
+        self.setting.ahead -= vectors;
+        self.finite = false;
+    }
+
     /// Chain-evaluations of the score since this was last asked. Failed chains ride along; they do not count.
     #[inline]
     pub(crate) fn take_evaluations(&mut self) -> u64 {
@@ -286,6 +296,7 @@ impl<'a, T: Real> StepContext<'a, T> {
     ///
     /// # Panics
     /// If `index` is not below the rule's `noise_vectors`: that noise belongs to the next step.
+    #[inline]
     pub fn noise(&mut self, index: usize) -> &[T] {
         let vector = self.vector_of(index);
         let StepSetting { stream, vectors, ahead, .. } = self.setting;
