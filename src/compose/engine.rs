@@ -111,21 +111,12 @@ impl<T: Real> Engine<'_, T> {
         let mut result = TileResult::default();
         let mut parked: Vec<usize> = failed.to_vec();
         shelter(x.reborrow(), &parked, ws);
-        let mut place = self.program.place(steps.start);
-        for step in steps.clone() {
-            if parked.len() == x.n_chains() {
-                break;
-            }
-            let (evaluations, known, finite) = self.step(place, steps.end - step - 1, x.reborrow(), ws, &parked);
-            result.evaluations.add(place.kind, evaluations);
-            if ws.has_bad() || !(finite || dispatch(AllFinite(x.as_slice()))) {
-                self.sort_out(step, place, x.reborrow(), ws.take_bad(), &mut parked, &mut result.failures);
+        let mut at = At { step: steps.start, place: self.program.place(steps.start) };
+        while at.step < steps.end && parked.len() < x.n_chains() {
+            if let Some(bad) = self.stretch(&mut at, steps.end, x.reborrow(), ws, &parked, &mut result) {
+                self.sort_out(bad, x.reborrow(), ws.take_bad(), &mut parked, &mut result.failures);
                 shelter(x.reborrow(), &parked, ws);
             }
-            if !known {
-                self.collect(place, ws, &mut result);
-            }
-            place = self.program.after(place);
         }
         for &j in &parked {
             x.chain_mut(j).fill(T::default());
@@ -137,9 +128,49 @@ impl<T: Real> Engine<'_, T> {
         result
     }
 
+    /// Takes the tile through steps from `at` on, up to `end` or until chains fail; then the result is the step where they
+    /// did. `at` is left at the next step.
+    fn stretch<'a>(
+        &'a self,
+        at: &mut At,
+        end: u64,
+        mut x: BatchViewMut<'_, T>,
+        ws: &'a mut Workspace<T>,
+        parked: &'a [usize],
+        result: &mut TileResult,
+    ) -> Option<At> {
+        let mut cx = StepContext::new((self.process, self.grid), self.score, ws, parked);
+        // the corrector's affine step at the node: its further steps there differ in their number alone
+        let mut repeated = None;
+        while at.step < end {
+            let now = *at;
+            let Place { kind, node, inner } = now.place;
+            let (known, finite) = match repeated {
+                Some(step) if kind == StepKind::Corrector && inner > 0 => {
+                    cx.turn_to_next();
+                    cx.affine(step, self.grid.node(node), x.as_mut_slice());
+                    (true, cx.left_finite())
+                }
+                _ => {
+                    let corrects = kind == StepKind::Corrector;
+                    repeated = if corrects { self.program.corrections.affine(node) } else { None };
+                    self.step(now.place, end - now.step - 1, x.reborrow(), &mut cx)
+                }
+            };
+            result.evaluations.add(kind, cx.take_evaluations());
+            if !known {
+                self.collect(now.place, cx.take_adjustment(), result);
+            }
+            *at = At { step: now.step + 1, place: self.program.after(now.place) };
+            if cx.has_bad() || !(finite || dispatch(AllFinite(x.as_slice()))) {
+                return Some(now);
+            }
+        }
+        None
+    }
+
     /// Adds what a rule's step accepted.
-    fn collect(&self, place: Place, ws: &mut Workspace<T>, result: &mut TileResult) {
-        let adjustment = ws.take_adjustment();
+    fn collect(&self, place: Place, adjustment: Adjustment, result: &mut TileResult) {
         if !adjustment.is_empty() {
             result.adjustments.resize(self.program.counts.len(), Adjustment::default());
             result.adjustments[place.node].merge(adjustment);
@@ -150,8 +181,7 @@ impl<T: Real> Engine<'_, T> {
     #[cold]
     fn sort_out(
         &self,
-        step: u64,
-        place: Place,
+        At { step, place }: At,
         mut x: BatchViewMut<'_, T>,
         bad: Vec<(usize, BadScore)>,
         parked: &mut Vec<usize>,
@@ -174,36 +204,37 @@ impl<T: Real> Engine<'_, T> {
         }
     }
 
-    /// One step of one tile; `left` more steps follow it. The result is the number of chain-evaluations, whether
-    /// the step's coefficients are known, and whether the step has seen that all states are finite.
-    fn step(
-        &self,
+    /// One step of one tile; `left` more steps follow it. The result says whether the step's coefficients are known, and
+    /// whether the step has seen that all states are finite.
+    #[inline(always)]
+    fn step<'a>(
+        &'a self,
         place: Place,
         left: u64,
         mut x: BatchViewMut<'_, T>,
-        ws: &mut Workspace<T>,
-        parked: &[usize],
-    ) -> (u64, bool, bool) {
+        cx: &mut StepContext<'a, T>,
+    ) -> (bool, bool) {
         let Place { kind, node, inner } = place;
         let (program, time) = (self.program, self.grid.node(node));
         // the stream, the step's number in it, the steps of the stream that follow, and the coefficients
-        let (phase, stream_node, number, after, vectors, uniforms, affine) = match kind {
+        let (phase, stream_node, number, after, rule, affine) = match kind {
             StepKind::Corrector => {
-                let (after, rule) = (program.counts[node] as u64 - inner - 1, self.corrector);
-                let affine = program.corrections.affine(node);
-                (Phase::Corrector, node, inner, after, rule.noise_vectors(), rule.uniforms(), affine)
+                let after = program.counts[node] as u64 - inner - 1;
+                (Phase::Corrector, node, inner, after, 1, program.corrections.affine(node))
             }
             StepKind::Predictor => {
-                let (after, rule) = ((self.grid.n_steps() - node - 1) as u64, self.predictor);
-                let affine = program.predictions.affine(node);
-                (Phase::Predictor, 0, node as u64, after, rule.noise_vectors(), rule.uniforms(), affine)
+                let after = (self.grid.n_steps() - node - 1) as u64;
+                (Phase::Predictor, 0, node as u64, after, 0, program.predictions.affine(node))
             }
-            StepKind::Denoise => (Phase::Predictor, 0, 0, 0, 0, 0, program.denoise),
+            // it draws nothing
+            StepKind::Denoise => (Phase::Predictor, 0, 0, 0, 0, program.denoise),
         };
+        let draws = kind != StepKind::Denoise;
+        let vectors = if draws { program.noise_vectors[rule] } else { 0 };
         let setting = StepSetting {
             corrects: kind == StepKind::Corrector,
             number,
-            uniforms,
+            uniforms: if draws { program.uniforms[rule] } else { 0 },
             stream: Stream { phase, node: stream_node as u32 },
             vectors,
             first_vector: number * vectors as u64,
@@ -211,29 +242,33 @@ impl<T: Real> Engine<'_, T> {
         };
         let prepared = |node: usize| self.prepared.at(node).map(|numbers| (self.grid.node(node), numbers));
         // the next node is of use to the steps that take several scores
-        let prepared = [prepared(node), if affine.is_none() { prepared(node + 1) } else { None }];
-        let mut cx = StepContext::new((self.process, self.grid), self.score, prepared, ws, setting, parked);
-        let mut known = true;
-        match (affine, kind) {
-            (Some(step), _) => cx.affine(step, time, x.as_mut_slice()),
-            (None, StepKind::Corrector) => match program.correction(node, inner) {
-                Some(step) => step.carry_out(&mut cx, x.as_mut_slice()),
-                // a rule of its own may touch the states after its last affine step
-                None => {
-                    known = false;
-                    self.corrector.correct(&mut cx, time, x);
-                }
-            },
-            (None, _) => match program.predictions.sums(node) {
-                Some(step) => step.carry_out(&mut cx, x.as_mut_slice()),
-                None => {
-                    known = false;
-                    self.predictor.predict(&mut cx, self.grid.interval(node), x);
-                }
-            },
+        cx.turn_to(setting, [prepared(node), if affine.is_none() { prepared(node + 1) } else { None }]);
+        if let Some(step) = affine {
+            cx.affine(step, time, x.as_mut_slice());
+            return (true, cx.left_finite());
         }
-        (cx.evaluations(), known, known && cx.left_finite())
+        let sums = match kind {
+            StepKind::Corrector => program.correction(node, inner),
+            _ => program.predictions.sums(node),
+        };
+        match (sums, kind) {
+            (Some(step), _) => {
+                step.carry_out(cx, x.as_mut_slice());
+                return (true, cx.left_finite());
+            }
+            // a rule of its own may touch the states after its last affine step
+            (None, StepKind::Corrector) => self.corrector.correct(cx, time, x),
+            (None, _) => self.predictor.predict(cx, self.grid.interval(node), x),
+        }
+        (false, false)
     }
+}
+
+/// A step of a run.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    step: u64,
+    place: Place,
 }
 
 /// Puts every failed chain where the first live one stands, with its memory.

@@ -28,6 +28,10 @@ pub(super) struct Program {
     pub scratch_vectors: usize,
     /// `d x n` vectors that predictor and corrector keep from step to step.
     pub memory_vectors: [usize; 2],
+    /// Noise vectors that a step of the predictor and one of the corrector draw.
+    pub noise_vectors: [usize; 2],
+    /// Uniform numbers per chain that they draw.
+    pub uniforms: [usize; 2],
     /// The number of the first step at each node; one more at the end: the number of the denoising step.
     first_step: Vec<u64>,
     /// A hash of everything but the score model, to refuse runs of other samplers.
@@ -87,8 +91,9 @@ impl Program {
         check_presence(predictor, corrector, grid, &counts)?;
         let required = predictor.required_dim().unwrap_or(dim);
         ParameterError::same("the score model", "coordinates, as its predictor asks", required, dim)?;
-        let vectors = [predictor.noise_vectors(), corrector.noise_vectors()];
-        check_room(vectors, [predictor.uniforms(), corrector.uniforms()], dim, grid, &counts)?;
+        let noise_vectors = [predictor.noise_vectors(), corrector.noise_vectors()];
+        let uniforms = [predictor.uniforms(), corrector.uniforms()];
+        check_room(noise_vectors, uniforms, dim, grid, &counts)?;
         let mut predictions = Coefficients::with_capacity(grid.n_steps());
         for (node, over) in grid.intervals().enumerate() {
             let sums = || Sums::of_predictor(predictor, &StepSite::new(process, grid, node));
@@ -112,9 +117,9 @@ impl Program {
         }
         let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
         let memory_vectors = [predictor.memory_vectors(), corrector.memory_vectors()];
-        predictions.check::<T>(predictor.noise_vectors(), memory_vectors[0], dim, process, grid)?;
-        corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], dim, process, grid)?;
-        first_corrections.check::<T>(corrector.noise_vectors(), memory_vectors[1], dim, process, grid)?;
+        predictions.check::<T>(noise_vectors[0], memory_vectors[0], dim, process, grid)?;
+        corrections.check::<T>(noise_vectors[1], memory_vectors[1], dim, process, grid)?;
+        first_corrections.check::<T>(noise_vectors[1], memory_vectors[1], dim, process, grid)?;
         denoise.map_or(Ok(()), |step| step.check::<T>(0, grid.early_stop()))?;
         let mut nfe = u64::from(denoise.is_some());
         let (of_predictor, of_corrector) = (predictor.nfe(), corrector.nfe());
@@ -149,8 +154,8 @@ impl Program {
         }
         hash.eat(&[u8::from(denoise.is_some()), size_of::<T>() as u8]);
         for (t, &count) in grid.nodes().iter().zip(&counts) {
-            hash.eat(&t.to_bits().to_le_bytes());
-            hash.eat(&(count as u64).to_le_bytes());
+            hash.eat_word(t.to_bits());
+            hash.eat_word(count as u64);
         }
         Ok(Self {
             counts,
@@ -161,6 +166,8 @@ impl Program {
             nfe,
             scratch_vectors,
             memory_vectors,
+            noise_vectors,
+            uniforms,
             first_step,
             fingerprint: hash.0,
         })
@@ -309,7 +316,7 @@ fn denoising_step(process: &dyn ForwardProcess, t: f64) -> Result<AffineStep, Pa
     Ok(AffineStep { state: 1.0 / at.scale, score: at.variance / at.scale, noise: 0.0 })
 }
 
-/// FNV-1a, 64 bits.
+/// FNV-1a, 64 bits, for bytes; the same for words, which are rotated so that their upper bits reach all others.
 struct Fnv(u64);
 
 impl Default for Fnv {
@@ -323,5 +330,9 @@ impl Fnv {
         for &b in bytes {
             self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
         }
+    }
+
+    fn eat_word(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }

@@ -22,10 +22,13 @@ pub(crate) struct TileNoise<T> {
 
 #[derive(Debug, Clone)]
 struct Window<T> {
-    /// The stream, the first vector and the number of vectors that are held.
-    held: Option<(Stream, u64, u64)>,
+    /// The stream, and the range of its vectors that is held.
+    held: (Stream, u64, u64),
     slabs: Vec<T>,
 }
+
+/// No vector of a stream.
+const NOTHING: (Stream, u64, u64) = (Stream { phase: Phase::Predictor, node: 0 }, 0, 0);
 
 impl<T: Real> TileNoise<T> {
     /// Room for tiles of up to `n` chains.
@@ -33,7 +36,7 @@ impl<T: Real> TileNoise<T> {
         // up to 64 draws per chain while they fit in the cache, and at least one quad
         let in_cache = 8192 / dim.saturating_mul(n).max(1);
         let room = (64 / dim).min(in_cache).max(4_usize.div_ceil(dim));
-        let window = Window { held: None, slabs: Vec::new() };
+        let window = Window { held: NOTHING, slabs: Vec::new() };
         Self { field, first_chain: 0, n, dim, room, windows: [window.clone(), window] }
     }
 
@@ -61,7 +64,7 @@ impl<T: Real> TileNoise<T> {
     pub(crate) fn move_to(&mut self, first_chain: u64, n: usize) {
         (self.first_chain, self.n) = (first_chain, n);
         for window in &mut self.windows {
-            window.held = None;
+            window.held = NOTHING;
         }
     }
 
@@ -77,29 +80,28 @@ impl<T: Real> TileNoise<T> {
 
     /// Noise vector number `vector` of the stream, for all chains: `d x n`. `ahead` more vectors of this stream
     /// are known to be asked for next.
+    #[inline]
     pub(crate) fn vector(&mut self, stream: Stream, vector: u64, ahead: u64) -> &[T] {
-        let slab = self.dim * self.n;
-        let window = &mut self.windows[usize::from(stream.phase == Phase::Corrector)];
-        let first = match window.held {
-            Some((held, first, vectors)) if held == stream && (first..first + vectors).contains(&vector) => first,
-            _ => {
-                let vectors = (self.room as u64).min(ahead + 1);
-                window.slabs.resize(vectors as usize * slab, T::default());
-                let first_draw = vector * self.dim as u64;
-                self.field.fill_slabs(
-                    stream,
-                    self.first_chain,
-                    first_draw,
-                    self.dim,
-                    vectors as usize,
-                    &mut window.slabs,
-                );
-                window.held = Some((stream, vector, vectors));
-                vector
-            }
+        let (slab, which) = (self.dim * self.n, usize::from(stream.phase == Phase::Corrector));
+        let (held, first, end) = self.windows[which].held;
+        let slabs_before = if held == stream && first <= vector && vector < end {
+            (vector - first) as usize
+        } else {
+            self.refill(which, stream, vector, ahead);
+            0
         };
-        let at = (vector - first) as usize * slab;
-        &window.slabs[at..at + slab]
+        &self.windows[which].slabs[slabs_before * slab..][..slab]
+    }
+
+    /// Fills a window with the vectors from one on.
+    #[inline(never)]
+    fn refill(&mut self, which: usize, stream: Stream, vector: u64, ahead: u64) {
+        let vectors = (self.room as u64).min(ahead + 1);
+        let window = &mut self.windows[which];
+        window.slabs.resize(vectors as usize * self.dim * self.n, T::default());
+        let first_draw = vector * self.dim as u64;
+        self.field.fill_slabs(stream, self.first_chain, first_draw, self.dim, vectors as usize, &mut window.slabs);
+        window.held = (stream, vector, vector + vectors);
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`StepContext`]: what a step may use, for one tile of chains.
 
+use super::report::Adjustment;
 use super::step::AffineStep;
 use super::update::{AllFinite, Deterministic, LANES, Stochastic, Update};
 use super::workspace::{BadScore, StepSetting, Workspace};
@@ -63,12 +64,17 @@ impl<'a, T: Real> StepContext<'a, T> {
     pub(crate) fn new(
         (process, grid): (&'a dyn ForwardProcess, &'a TimeGrid),
         model: &'a dyn ScoreModel<Scalar = T>,
-        prepared: [Option<(f64, &'a [T])>; 2],
         workspace: &'a mut Workspace<T>,
-        setting: StepSetting,
         parked: &'a [usize],
     ) -> Self {
+        let (prepared, setting) = ([None, None], StepSetting::BEFORE);
         Self { process, grid, model, prepared, workspace, setting, parked, evaluations: 0, of_live: 0, finite: false }
+    }
+
+    /// Turns to the next step, with what the model prepared for its times.
+    #[inline]
+    pub(crate) fn turn_to(&mut self, setting: StepSetting, prepared: [Option<(f64, &'a [T])>; 2]) {
+        (self.setting, self.prepared, self.finite) = (setting, prepared, false);
     }
 
     /// Does a part of the step by a rule of its own, which draws `vectors` noise vectors: its number 0 is this step's number
@@ -90,11 +96,36 @@ impl<'a, T: Real> StepContext<'a, T> {
         self.setting = step;
     }
 
-    /// Chain-evaluations of the score so far in this step. Failed chains ride along; they do not count.
-    pub(crate) fn evaluations(&self) -> u64 {
+    /// Turns to the next step of the same rule at the same node.
+    #[inline]
+    pub(crate) fn turn_to_next(&mut self) {
+        let vectors = self.setting.vectors as u64;
+        self.setting.number += 1;
+        self.setting.first_vector += vectors;
+        self.setting.ahead -= vectors;
+        self.finite = false;
+    }
+
+    /// Chain-evaluations of the score since this was last asked. Failed chains ride along; they do not count.
+    #[inline]
+    pub(crate) fn take_evaluations(&mut self) -> u64 {
+        let (all, of_live) = (std::mem::take(&mut self.evaluations), std::mem::take(&mut self.of_live));
+        if self.parked.is_empty() {
+            return all + of_live;
+        }
         let n = self.workspace.noise.n_chains() as u64;
-        let live = n - self.parked.len() as u64;
-        self.of_live + if live == n { self.evaluations } else { self.evaluations * live / n }
+        of_live + all * (n - self.parked.len() as u64) / n
+    }
+
+    /// What the steps accepted since this was last asked.
+    pub(crate) fn take_adjustment(&mut self) -> Adjustment {
+        self.workspace.take_adjustment()
+    }
+
+    /// Whether some scores could not be used.
+    #[inline]
+    pub(crate) fn has_bad(&self) -> bool {
+        self.workspace.has_bad()
     }
 
     /// Says whether all states are finite.
@@ -186,11 +217,11 @@ impl<'a, T: Real> StepContext<'a, T> {
         let n = if x.len() == dim * noise.n_chains() { noise.n_chains() } else { x.len() / dim };
         assert_eq!(x.len(), dim * n, "a step scored slices that are no whole chains of dimension {dim}");
         self.evaluations += n as u64;
+        let prepared = self.prepared_for(t);
         let scratch = &mut self.workspace.model[..];
         // the views are made where they are handed over: copies of them would wait for each other in memory
-        let prepared = self.prepared.iter().flatten().find(|prepared| prepared.0.to_bits() == t.to_bits());
         let scored = match prepared {
-            Some((_, prepared)) => {
+            Some(prepared) => {
                 let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
                 self.model.score_prepared_into(t, prepared, x, out, scratch)
             }
@@ -207,6 +238,17 @@ impl<'a, T: Real> StepContext<'a, T> {
                 self.ask_one_by_one(t, 0, x, out);
                 false
             }
+        }
+    }
+
+    /// What the model prepared for a time.
+    #[inline]
+    fn prepared_for(&self, t: f64) -> Option<&'a [T]> {
+        match self.prepared {
+            [Some((time, prepared)), _] | [_, Some((time, prepared))] if time.to_bits() == t.to_bits() => {
+                Some(prepared)
+            }
+            _ => None,
         }
     }
 
@@ -254,6 +296,7 @@ impl<'a, T: Real> StepContext<'a, T> {
     ///
     /// # Panics
     /// If `index` is not below the rule's `noise_vectors`: that noise belongs to the next step.
+    #[inline]
     pub fn noise(&mut self, index: usize) -> &[T] {
         let vector = self.vector_of(index);
         let StepSetting { stream, vectors, ahead, .. } = self.setting;

@@ -1,7 +1,7 @@
 //! [`Workspace`]: the buffers of one tile of chains; [`StepSetting`]: where a step stands.
 
 use super::report::Adjustment;
-use crate::noise::{NoiseField, Stream, TileNoise};
+use crate::noise::{NoiseField, Phase, Stream, TileNoise};
 use crate::real::Real;
 use crate::score::ScoreModel;
 
@@ -150,4 +150,17 @@ pub(crate) struct StepSetting {
     pub first_vector: u64,
     /// Noise vectors of the stream that later steps will surely ask for.
     pub ahead: u64,
+}
+
+impl StepSetting {
+    /// Before the first step: it draws nothing.
+    pub(crate) const BEFORE: Self = Self {
+        corrects: false,
+        number: 0,
+        uniforms: 0,
+        stream: Stream { phase: Phase::Predictor, node: 0 },
+        vectors: 0,
+        first_vector: 0,
+        ahead: 0,
+    };
 }

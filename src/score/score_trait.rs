@@ -177,13 +177,13 @@ fn shapes_differ<T>(dim: usize, x: BatchView<'_, T>, out: &BatchViewMut<'_, T>) 
 }
 
 /// Refuses scratch space that is too short.
-#[inline]
+#[inline(always)]
 pub(crate) fn check_scratch<T>(needed: usize, scratch: &[T]) -> Result<(), ScoreError> {
     if scratch.len() < needed { Err(ScoreError::Scratch { needed, given: scratch.len() }) } else { Ok(()) }
 }
 
 /// Refuses constants that are not the model's.
-#[inline]
+#[inline(always)]
 pub(crate) fn check_prepared<T>(expected: usize, prepared: &[T]) -> Result<(), ParameterError> {
     ParameterError::same("what is prepared", "elements", expected, prepared.len())
 }
