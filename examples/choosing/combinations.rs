@@ -4,6 +4,7 @@ use crate::correctors::T1;
 use crate::line_plot::{DASHED, Series};
 use crate::measure::{Measured, Recipe, Start};
 use crate::problems::{Problem, grid};
+use rayon::prelude::*;
 use score_diffusion::prelude::*;
 use std::error::Error;
 
@@ -29,10 +30,10 @@ fn schemes() -> [[Scheme; 3]; 3] {
     ]
 }
 
-/// The names of a predictor's three lines.
-type Names = [&'static str; 3];
+/// A predictor: the names of its three lines, whether it draws noise, its colour.
+type Line = ([&'static str; 3], Box<dyn Predictor<f64>>, bool, &'static str);
 
-fn predictors() -> Result<[(Names, Box<dyn Predictor<f64>>, bool, &'static str); 3], ParameterError> {
+fn predictors() -> Result<[Line; 3], ParameterError> {
     Ok([
         (
             ["DenoiserHeld, classical", "DenoiserHeld, corrector at T1", "DenoiserHeld, corrector at every node"],
@@ -56,24 +57,27 @@ fn predictors() -> Result<[(Names, Box<dyn Predictor<f64>>, bool, &'static str);
 }
 
 /// For each predictor and each scheme the error against evaluations.
-pub fn curves(problem: &Problem, budgets: &[usize], chains: usize) -> Result<Vec<Series>, Box<dyn Error>> {
-    let mut all = Vec::new();
-    for (names, predictor, stochastic, colour) in predictors()? {
-        for ((name, schemes), dash) in names.into_iter().zip(schemes()).zip([DASHED, "", "2 3"]) {
-            let best = |&budget: &usize| -> Result<(f64, f64), Box<dyn Error>> {
-                let tried = schemes.map(|scheme| measure(problem, &*predictor, stochastic, scheme, budget, chains));
-                let mut points = Vec::new();
-                for point in tried {
-                    let Measured { evaluations, error } = point.map_err(|e| format!("{name}: {e}"))?;
-                    points.push((evaluations, error));
+pub fn curves(problem: &Problem, budgets: &[usize], chains: usize) -> Result<Vec<Series>, String> {
+    let predictors = predictors().map_err(|e| e.to_string())?;
+    let lines: Vec<_> = predictors.iter().flat_map(|line| (0..3).map(move |scheme| (line, scheme))).collect();
+    let curve = |&((names, predictor, stochastic, colour), scheme): &(&Line, usize)| {
+        let name = names[scheme];
+        let best = |&budget: &usize| -> Result<(f64, f64), String> {
+            let tried =
+                schemes()[scheme].map(|scheme| measure(problem, &**predictor, *stochastic, scheme, budget, chains));
+            let mut best = (0.0, f64::INFINITY);
+            for measured in tried {
+                let Measured { evaluations, error } = measured.map_err(|e| format!("{name}: {e}"))?;
+                if error < best.1 {
+                    best = (evaluations, error);
                 }
-                Ok(points.into_iter().fold((0.0, f64::INFINITY), |a, b| if b.1 < a.1 { b } else { a }))
-            };
-            let points = budgets.iter().map(best).collect::<Result<_, _>>()?;
-            all.push(Series { name, points, dash, colour });
-        }
-    }
-    Ok(all)
+            }
+            Ok(best)
+        };
+        let points = budgets.iter().map(best).collect::<Result<_, _>>()?;
+        Ok(Series { name, points, dash: [DASHED, "", "2 3"][scheme], colour: *colour })
+    };
+    lines.par_iter().map(curve).collect()
 }
 
 fn measure(

@@ -18,13 +18,14 @@ use line_plot::{DASHED, LinePlot, Series};
 use measure::{Measured, Recipe};
 use methods::{Method, adaptive, methods};
 use problems::{EARLY_STOP, HORIZON, Problem, grid};
+use rayon::prelude::*;
 use score_diffusion::prelude::*;
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Errors above this are printed and not drawn.
-const FARTHEST: f64 = 5.0;
+/// Other errors are printed and not drawn: rounding, and rules that diverge. They would squeeze the others together.
+const DRAWN: std::ops::Range<f64> = 1e-9..5.0;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
@@ -65,8 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let cells: Vec<String> = one.points.iter().map(|(e, w)| format!("{e:.0}: {w:.1e}")).collect();
                 println!("  {:<42} {}", one.name, cells.join("  "));
             }
-            // so far off that the others would be a line at the bottom
-            series.iter_mut().for_each(|one| one.points.retain(|point| point.1 < FARTHEST));
+            series.iter_mut().for_each(|one| one.points.retain(|point| DRAWN.contains(&point.1)));
             if let Some(folder) = &folder {
                 let plot = LinePlot { title, x: "evaluations of the score per chain", y: "W2", series };
                 std::fs::write(folder.join(format!("choosing-{part}{}.svg", problem.name())), plot.svg())?;
@@ -95,40 +95,44 @@ fn series_range(series: &[Series], pick: fn(f64, f64) -> f64, from: f64) -> f64 
 }
 
 /// The orders, from exact laws on both problems that have them.
-fn orders(methods: &[Method], of_modes: &[Method], problems: &[Problem], quick: bool) -> Result<(), Box<dyn Error>> {
-    let (coarse, fine) = if quick { (32, 64) } else { (256, 512) };
+fn orders(methods: &[Method], of_modes: &[Method], problems: &[Problem], quick: bool) -> Result<(), String> {
+    let steps = if quick { [32, 64] } else { [256, 512] };
+    let [coarse, fine] = steps;
     println!("W2 at {coarse} steps and the order seen from {coarse} to {fine} steps, from exact laws.\n");
     println!("| method | noise | evaluations per step | order | on Gaussian data | on two modes | guarantee |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
-    for (method, of_modes) in methods.iter().zip(of_modes) {
-        let mut cells = Vec::new();
-        let mut per_step = 0.0;
-        for (problem, method) in problems.iter().zip([method, of_modes]) {
-            let recipe = |n| {
-                Ok::<_, ParameterError>(Recipe::of_predictor(&*method.predictor, method.stochastic, grid(HORIZON, n)?))
-            };
-            let exact = match problem {
-                Problem::Gaussian(_) => true,
-                _ => !method.stochastic || recipe(coarse)?.has_affine_steps(problem)?,
-            };
-            if !exact {
-                cells.push(String::new());
-                continue;
-            }
+    let pairs = methods.par_iter().zip(of_modes);
+    let row = |(of_data, of_modes): (&Method, &Method)| {
+        row([of_data, of_modes], problems, steps).map_err(|e| format!("{}: {e}", of_data.name))
+    };
+    for row in pairs.map(row).collect::<Result<Vec<_>, _>>()? {
+        println!("{row}");
+    }
+    Ok(())
+}
+
+/// A line of that table, for the method as it is made for the first and the second problem.
+fn row(methods: [&Method; 2], problems: &[Problem], [coarse, fine]: [usize; 2]) -> Result<String, Box<dyn Error>> {
+    let (mut cells, mut per_step) = (Vec::new(), 0.0);
+    for (problem, method) in problems.iter().zip(methods) {
+        let recipe = |n| -> Result<_, ParameterError> {
+            Ok(Recipe::of_predictor(&*method.predictor, method.stochastic, grid(HORIZON, n)?))
+        };
+        let exact = match problem {
+            Problem::Gaussian(_) => true,
+            _ => !method.stochastic || recipe(coarse)?.has_affine_steps(problem)?,
+        };
+        if exact {
             let [a, b] = [recipe(coarse)?.measure(problem, 1)?, recipe(fine)?.measure(problem, 1)?];
             per_step = b.evaluations / fine as f64;
             cells.push(seen(a.error, b.error));
+        } else {
+            cells.push(String::new());
         }
-        println!(
-            "| `{}` | {} | {per_step:.1} | {} | {} | {} |",
-            method.name,
-            if method.stochastic { "yes" } else { "no" },
-            method.order,
-            cells.join(" | "),
-            method.guarantee
-        );
     }
-    Ok(())
+    let Method { name, stochastic, order, guarantee, .. } = methods[0];
+    let noise = if *stochastic { "yes" } else { "no" };
+    Ok(format!("| `{name}` | {noise} | {per_step:.1} | {order} | {} | {guarantee} |", cells.join(" | ")))
 }
 
 /// An error, and the order that it and the next one show.
@@ -141,14 +145,8 @@ fn seen(coarse: f64, fine: f64) -> String {
 }
 
 /// A curve of error against evaluations for each predictor.
-fn predictors(
-    problem: &Problem,
-    methods: &[Method],
-    steps: &[usize],
-    chains: usize,
-) -> Result<Vec<Series>, Box<dyn Error>> {
-    let mut series = Vec::new();
-    for method in methods {
+fn predictors(problem: &Problem, methods: &[Method], steps: &[usize], chains: usize) -> Result<Vec<Series>, String> {
+    let curve = |method: &Method| -> Result<Series, String> {
         let measure = |&n: &usize| -> Result<(f64, f64), Box<dyn Error>> {
             let recipe = Recipe::of_predictor(&*method.predictor, method.stochastic, grid(HORIZON, n)?);
             let Measured { evaluations, error } = recipe.measure(problem, chains)?;
@@ -156,9 +154,9 @@ fn predictors(
         };
         let points =
             steps.iter().map(measure).collect::<Result<_, _>>().map_err(|e| format!("{}: {e}", method.name))?;
-        series.push(Series { name: method.name, points, dash: method.dash, colour: method.colour });
-    }
-    Ok(series)
+        Ok(Series { name: method.name, points, dash: method.dash, colour: method.colour })
+    };
+    methods.par_iter().map(curve).collect()
 }
 
 /// The adaptive rules at several tolerances: evaluations are the mean over the chains.
