@@ -59,6 +59,9 @@ fn one_by_one(step: &StagedStep) -> Option<Steps> {
     Some(steps)
 }
 
+/// Nodes per standard deviation of the noise: two where kernels are summed, and so good to about `exp(-8 pi^2)`.
+const RESOLUTION: f64 = 4.0;
+
 /// The law of a chain from a mixture of Gaussians `(weight, mean, variance)`: that of the laws from each of them. None if the
 /// line is too wide for the noise, or folds.
 pub fn law(steps: Steps, starts: &[(f64, f64, f64)], problem: &Problem) -> Result<Option<LineDensity>, Box<dyn Error>> {
@@ -67,7 +70,7 @@ pub fn law(steps: Steps, starts: &[(f64, f64, f64)], problem: &Problem) -> Resul
     let mut parts = Vec::new();
     for &(weight, mean, variance) in starts {
         let start = Normal::isotropic(vec![mean], variance)?;
-        match LineQuadrature::default().law_from(&chain, &start, &score) {
+        match LineQuadrature::new(RESOLUTION, 4_000_000)?.law_from(&chain, &start, &score) {
             Ok(part) => parts.push((weight, part)),
             Err(ChainLawError::TooManyNodes { .. } | ChainLawError::Folds { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
