@@ -75,7 +75,7 @@ pub fn curves(problem: &Problem, budgets: &[usize], chains: usize) -> Result<Vec
             Ok(best)
         };
         let points = budgets.iter().map(best).collect::<Result<_, _>>()?;
-        Ok(Series { name, points, dash: [DASHED, "", "2 3"][scheme], colour: *colour })
+        Ok(Series { name, points, dash: [DASHED, "", "2 3"][scheme], colour })
     };
     lines.par_iter().map(curve).collect()
 }

@@ -117,9 +117,14 @@ impl Problem {
         })
     }
 
-    /// How far an exact sample of that size is.
+    /// How far exact samples of that size are, in root mean square over eight.
     pub fn floor(&self, t: f64, chains: usize) -> Result<f64, Box<dyn Error>> {
-        self.distance(t, BatchView::try_from(&self.samples(t, self.chains(chains), 7)?)?)
+        let mut squares = 0.0;
+        for seed in 10..18 {
+            let sample = self.samples(t, self.chains(chains), seed)?;
+            squares += self.distance(t, BatchView::try_from(&sample)?)?.powi(2);
+        }
+        Ok((squares / 8.0).sqrt())
     }
 }
 
