@@ -135,7 +135,7 @@ fn rules() -> Vec<Rule> {
             "ScoreMetropolis",
             [
                 "2 (Simpson's rule; 1 with the trapezoid)",
-                "up to O(h^1.9), measured",
+                "up to about O(h^2), measured",
                 "a score that is a gradient; it measures how far it is from one",
             ],
             |score, h, _| {

@@ -61,15 +61,10 @@ impl LinePlot {
         let turned = format!(" transform=\"rotate(-90 16 {})\"", 0.5 * HEIGHT);
         text((16.0, 0.5 * HEIGHT), "middle", &turned, self.y);
         for decade in x.0 as i32..=x.1 as i32 {
-            text(
-                (across(10.0_f64.powi(decade)), HEIGHT - MARGIN + 18.0),
-                "middle",
-                "",
-                &10.0_f64.powi(decade).to_string(),
-            );
+            text((across(10.0_f64.powi(decade)), HEIGHT - MARGIN + 18.0), "middle", "", &power_of_ten(decade));
         }
         for decade in y.0 as i32..=y.1 as i32 {
-            text((MARGIN - 6.0, up(10.0_f64.powi(decade)) + 4.0), "end", "", &10.0_f64.powi(decade).to_string());
+            text((MARGIN - 6.0, up(10.0_f64.powi(decade)) + 4.0), "end", "", &power_of_ten(decade));
         }
         for (k, series) in self.series.iter().enumerate() {
             let fill = format!(" fill=\"{}\"", series.colour);
@@ -111,4 +106,9 @@ impl Series {
     fn dash_attribute(&self) -> String {
         if self.dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{}\"", self.dash) }
     }
+}
+
+/// A label of an axis.
+fn power_of_ten(decade: i32) -> String {
+    if (-4..=5).contains(&decade) { 10.0_f64.powi(decade).to_string() } else { format!("1e{decade}") }
 }
