@@ -7,7 +7,7 @@
 #[path = "support/line_plot.rs"]
 mod line_plot;
 
-use line_plot::{LinePlot, Series};
+use line_plot::{DASHED, LinePlot, Series};
 use score_diffusion::guarantees::{DataConstants, Plan, PlanError, ScoreAccuracy, Target};
 use score_diffusion::prelude::*;
 use std::error::Error;
@@ -116,16 +116,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if let Some(file) = svg {
         let [evaluations, horizon, classical, classical_horizon] = curves;
-        let series = |name, points, dashed, colour| Series { name, points, dashed, colour };
+        let series = |name, points, dash, colour| Series { name, points, dash, colour };
         let plot = LinePlot {
             title: "two modes in R: what a certified accuracy costs",
             x: "1 / epsilon",
             y: "evaluations per chain (solid), T1 (dashed)",
             series: vec![
-                series("plan: evaluations", evaluations, false, "#1b6ca8"),
-                series("classical: evaluations", classical, false, "#c0392b"),
-                series("plan: T1", horizon, true, "#1b6ca8"),
-                series("classical: T1", classical_horizon, true, "#c0392b"),
+                series("plan: evaluations", evaluations, "", "#1b6ca8"),
+                series("classical: evaluations", classical, "", "#c0392b"),
+                series("plan: T1", horizon, DASHED, "#1b6ca8"),
+                series("classical: T1", classical_horizon, DASHED, "#c0392b"),
             ],
         };
         std::fs::write(&file, plot.svg())?;

@@ -1,5 +1,6 @@
-//! The methods that are compared.
+//! The predictors that are compared.
 
+use crate::line_plot::DASHED;
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
     AcceleratedDdim, AcceleratedDdpm, AdaptiveFlow, AdaptiveSde, Ancestral, Ddim, DpmSolverPlusPlus, DpmSolverRule,
@@ -16,8 +17,10 @@ pub struct Method {
     pub order: f64,
     /// What is guaranteed, in words.
     pub guarantee: &'static str,
-    /// The colour of its line; that of a stochastic method is dashed.
+    /// The colour of its line.
     pub colour: &'static str,
+    /// The dashes of its line: none for a deterministic method, until colours repeat.
+    pub dash: &'static str,
 }
 
 impl Method {
@@ -28,7 +31,7 @@ impl Method {
         order: f64,
         guarantee: &'static str,
     ) -> Self {
-        Self { name, predictor: Box::new(predictor), stochastic, order, guarantee, colour: "" }
+        Self { name, predictor: Box::new(predictor), stochastic, order, guarantee, colour: "", dash: "" }
     }
 }
 
@@ -72,6 +75,12 @@ pub fn methods(data: &Gaussian) -> Result<Vec<Method>, ParameterError> {
     for method in &mut all {
         let number = &mut counts[usize::from(method.stochastic)];
         method.colour = COLOURS[*number % COLOURS.len()];
+        method.dash = match (method.stochastic, *number < COLOURS.len()) {
+            (false, true) => "",
+            (false, false) => "12 3",
+            (true, true) => DASHED,
+            (true, false) => "2 3",
+        };
         *number += 1;
     }
     Ok(all)

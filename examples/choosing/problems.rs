@@ -1,119 +1,134 @@
 //! Three problems with known answers.
 
-use crate::methods::Method;
-use score_diffusion::chain_law::{GaussianScore, LineDensity, Normal};
-use score_diffusion::metrics::sliced_wasserstein2;
+use score_diffusion::chain_law::{LineDensity, Normal};
+use score_diffusion::metrics::{gaussian_wasserstein2_to, sliced_wasserstein2};
 use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::prelude::*;
 use std::error::Error;
+use std::sync::Arc;
 
-/// What was measured with a method at a number of steps.
-pub struct Measured {
-    /// Evaluations of the score per chain.
-    pub evaluations: f64,
-    /// A distance W2 from the law at the early stop.
-    pub error: f64,
-}
+/// The exact score of a problem, with its log-density for the correctors that ask for it.
+pub type Score = Arc<dyn LogDensity<Scalar = f64>>;
 
-pub type Score = Box<dyn ScoreModel<Scalar = f64>>;
+/// One type for all samplers, so that their code is compiled once.
+pub type Sampling<'a> = PredictorCorrector<Score, OrnsteinUhlenbeck, &'a dyn Predictor<f64>, &'a dyn Corrector<f64>>;
 
-/// All problems run from `HORIZON` to `EARLY_STOP`, from the exact law there: what is left is the predictor's error.
+/// Predictors alone run from `HORIZON`, from the exact law there: what is left is the predictor's error.
 pub const HORIZON: f64 = 2.5;
 pub const EARLY_STOP: f64 = 1e-3;
 
-pub fn grid(n_steps: usize) -> Result<TimeGrid, ParameterError> {
-    TimeGrid::uniform_in_log_snr(&OrnsteinUhlenbeck, HORIZON, EARLY_STOP, n_steps)
+/// The grid of `n_steps` from a horizon to the early stop.
+pub fn grid(horizon: f64, n_steps: usize) -> Result<TimeGrid, ParameterError> {
+    TimeGrid::uniform_in_log_snr(&OrnsteinUhlenbeck, horizon, EARLY_STOP, n_steps)
 }
 
-/// Correlated Gaussian data in 5 dimensions. W2 between exact laws: no sampling.
-pub fn gaussian() -> Result<Gaussian, ParameterError> {
-    let variances = [4.0, 1.0, 0.15, 0.05, 0.01];
-    // a Householder reflection turns the axes
-    let turn = DMatrix::from_fn(5, 5, |i, j| f64::from(u8::from(i == j)) - 0.4);
-    let covariance = &turn * DMatrix::from_diagonal(&variances.to_vec().into()) * turn.transpose();
-    Gaussian::new(vec![1.3, -0.5, 0.2, 0.0, 2.0], (&covariance + covariance.transpose()) * 0.5)
+/// The components of a mixture on the line: weight, mean, variance.
+pub const MODES: [(f64, f64, f64); 2] = [(0.3, -1.0, 0.05), (0.7, 1.5, 0.1)];
+
+/// Laws on the line are compared at so many nodes.
+pub const NODES: usize = 20_001;
+
+/// A data law with the distance in which errors are measured.
+pub enum Problem {
+    /// Correlated, in 5 dimensions. W2 between exact laws; of samples, between their Gaussian fit and the law.
+    Gaussian(Gaussian),
+    /// Two modes on the line. W2 between exact laws, or of samples to the exact law.
+    Modes(GaussianMixture),
+    /// Eight modes on a ring in the plane. Sliced W2 between samples.
+    Ring(GaussianMixture),
 }
 
-pub fn on_gaussian(data: &Gaussian, method: &Method, n_steps: usize) -> Result<Measured, Box<dyn Error>> {
-    let score: Score = Box::new(ExactScore::new(data.clone(), OrnsteinUhlenbeck));
-    let sampler = ReverseSolver::new(score, grid(n_steps)?)?.with_predictor(&method.predictor)?;
-    let at = |t: f64| Normal::from(&data.marginal(&OrnsteinUhlenbeck, t));
-    let law = GaussianScore::exact(data.clone()).law_of_sampler_from(&sampler, &at(HORIZON))?;
-    Ok(Measured { evaluations: sampler.nfe() as f64, error: law.wasserstein2(&at(EARLY_STOP))? })
+impl Problem {
+    pub fn gaussian() -> Result<Self, ParameterError> {
+        let variances = [4.0, 1.0, 0.15, 0.05, 0.01];
+        // a Householder reflection turns the axes
+        let turn = DMatrix::from_fn(5, 5, |i, j| f64::from(u8::from(i == j)) - 0.4);
+        let covariance = &turn * DMatrix::from_diagonal(&variances.to_vec().into()) * turn.transpose();
+        let covariance = (&covariance + covariance.transpose()) * 0.5;
+        Ok(Self::Gaussian(Gaussian::new(vec![1.3, -0.5, 0.2, 0.0, 2.0], covariance)?))
+    }
+
+    pub fn modes() -> Result<Self, ParameterError> {
+        let (weights, means, variances) = (MODES.map(|m| m.0), MODES.map(|m| vec![m.1]), MODES.map(|m| m.2));
+        Ok(Self::Modes(GaussianMixture::isotropic(&weights, &means, &variances)?))
+    }
+
+    pub fn ring() -> Result<Self, ParameterError> {
+        let means = (0..8).map(|k| {
+            let angle = f64::from(k) * std::f64::consts::FRAC_PI_4;
+            vec![4.0 * angle.cos(), 4.0 * angle.sin()]
+        });
+        Ok(Self::Ring(GaussianMixture::isotropic(&[0.125; 8], &means.collect::<Vec<_>>(), &[0.09; 8])?))
+    }
+
+    /// What plots of it are called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Gaussian(_) => "gaussian",
+            Self::Modes(_) => "modes",
+            Self::Ring(_) => "ring",
+        }
+    }
+
+    pub fn score(&self) -> Score {
+        match self {
+            Self::Gaussian(law) => Arc::new(ExactScore::new(law.clone(), OrnsteinUhlenbeck)),
+            Self::Modes(law) | Self::Ring(law) => Arc::new(ExactScore::new(law.clone(), OrnsteinUhlenbeck)),
+        }
+    }
+
+    /// A Gaussian with its mean and its covariance.
+    pub fn moments(&self) -> Result<Gaussian, ParameterError> {
+        let (mean, covariance) = match self {
+            Self::Gaussian(law) => (law.mean(), law.covariance()),
+            Self::Modes(law) | Self::Ring(law) => (law.mean(), law.covariance()),
+        };
+        Gaussian::new(mean.as_slice().to_vec(), covariance)
+    }
+
+    /// How many chains samples of it have, for `chains` on the ring, the dearest.
+    pub fn chains(&self, chains: usize) -> usize {
+        match self {
+            Self::Gaussian(_) => 2 * chains,
+            Self::Modes(_) => 5 * chains,
+            Self::Ring(_) => chains,
+        }
+    }
+
+    pub fn samples(&self, t: f64, n: usize, seed: u64) -> Result<Batch<f64>, ParameterError> {
+        match self {
+            Self::Gaussian(law) => law.marginal(&OrnsteinUhlenbeck, t).sample_seeded(n, seed),
+            Self::Modes(law) | Self::Ring(law) => law.marginal(&OrnsteinUhlenbeck, t).sample_seeded(n, seed),
+        }
+    }
+
+    /// How far a sample is from the law at a time.
+    pub fn distance(&self, t: f64, sample: BatchView<'_, f64>) -> Result<f64, Box<dyn Error>> {
+        Ok(match self {
+            Self::Gaussian(law) => {
+                let law = Normal::from(&law.marginal(&OrnsteinUhlenbeck, t));
+                gaussian_wasserstein2_to(sample, law.mean(), law.covariance())?.value
+            }
+            Self::Modes(law) => on_line(law, t)?.wasserstein2_to_points(sample.as_slice())?,
+            Self::Ring(_) => {
+                let exact = self.samples(t, sample.n_chains(), 5)?;
+                sliced_wasserstein2(sample, BatchView::try_from(&exact)?, 32, 6)?.value
+            }
+        })
+    }
+
+    /// How far exact samples of that size are, in root mean square over eight.
+    pub fn floor(&self, t: f64, chains: usize) -> Result<f64, Box<dyn Error>> {
+        let mut squares = 0.0;
+        for seed in 10..18 {
+            let sample = self.samples(t, self.chains(chains), seed)?;
+            squares += self.distance(t, BatchView::try_from(&sample)?)?.powi(2);
+        }
+        Ok((squares / 8.0).sqrt())
+    }
 }
 
-/// Two modes on the line.
-pub fn two_modes() -> Result<GaussianMixture, ParameterError> {
-    GaussianMixture::isotropic(&[0.3, 0.7], &[vec![-1.0], vec![1.5]], &[0.05, 0.1])
-}
-
-/// A Gaussian with the mean and the covariance of a law.
-pub fn moments<L: Law>(law: &L) -> Result<Gaussian, ParameterError> {
-    Gaussian::new(law.mean().as_slice().to_vec(), law.covariance())
-}
-
-/// Chains of a deterministic method start at the quantiles of the law at the horizon, and should end at those of the law at
-/// the early stop: no sampling. `quantiles` are both.
-pub fn transported(method: &Method, quantiles: &[Vec<f64>; 2], n_steps: usize) -> Result<Measured, Box<dyn Error>> {
-    let score: Score = Box::new(ExactScore::new(two_modes()?, OrnsteinUhlenbeck));
-    let sampler = ReverseSolver::new(score, grid(n_steps)?)?.with_predictor(&method.predictor)?;
-    let ends = sampler.sample_from(BatchView::new(&quantiles[0], 1)?, 1)?;
-    let squares = ends.as_slice().iter().zip(&quantiles[1]).map(|(x, y)| (x - y) * (x - y));
-    Ok(Measured { evaluations: sampler.nfe() as f64, error: (squares.sum::<f64>() / quantiles[0].len() as f64).sqrt() })
-}
-
-/// The quantiles `(i + 1/2)/n` of the laws at the horizon and at the early stop.
-pub fn quantiles(n: usize) -> Result<[Vec<f64>; 2], Box<dyn Error>> {
-    let of = |t: f64| -> Result<Vec<f64>, Box<dyn Error>> {
-        let density = LineDensity::of_law(&two_modes()?.marginal(&OrnsteinUhlenbeck, t), -8.0, 8.0, 20_001)?;
-        Ok((0..n).map(|i| density.quantile((i as f64 + 0.5) / n as f64)).collect::<Result<_, _>>()?)
-    };
-    Ok([of(HORIZON)?, of(EARLY_STOP)?])
-}
-
-/// Samples of the two modes, for stochastic methods: W2 on the line to the exact law.
-pub fn sampled_on_line(method: &Method, n_steps: usize, chains: usize) -> Result<Measured, Box<dyn Error>> {
-    let law = two_modes()?;
-    let score: Score = Box::new(ExactScore::new(law.clone(), OrnsteinUhlenbeck));
-    let sampler = ReverseSolver::new(score, grid(n_steps)?)?.with_predictor(&method.predictor)?;
-    let start = law.marginal(&OrnsteinUhlenbeck, HORIZON).sample_seeded(chains, 1)?;
-    let ends = sampler.sample_from(BatchView::try_from(&start)?, 2)?;
-    let end = LineDensity::of_law(&law.marginal(&OrnsteinUhlenbeck, EARLY_STOP), -8.0, 8.0, 20_001)?;
-    let error = end.wasserstein2_to_points(ends.as_slice())?;
-    Ok(Measured { evaluations: sampler.nfe() as f64, error })
-}
-
-/// What exact samples are at.
-pub fn floor_on_line(chains: usize) -> Result<f64, Box<dyn Error>> {
-    let end = two_modes()?.marginal(&OrnsteinUhlenbeck, EARLY_STOP);
-    let density = LineDensity::of_law(&end, -8.0, 8.0, 20_001)?;
-    Ok(density.wasserstein2_to_points(end.sample_seeded(chains, 7)?.as_slice())?)
-}
-
-/// What exact samples are at.
-pub fn floor_on_ring(chains: usize) -> Result<f64, Box<dyn Error>> {
-    let end = ring()?.marginal(&OrnsteinUhlenbeck, EARLY_STOP);
-    let samples = [end.sample_seeded(chains, 5)?, end.sample_seeded(chains, 7)?];
-    Ok(sliced_wasserstein2(BatchView::try_from(&samples[1])?, BatchView::try_from(&samples[0])?, 32, 6)?.value)
-}
-
-/// Eight modes on a ring in the plane.
-pub fn ring() -> Result<GaussianMixture, ParameterError> {
-    let means = (0..8).map(|k| {
-        let angle = f64::from(k) * std::f64::consts::FRAC_PI_4;
-        vec![4.0 * angle.cos(), 4.0 * angle.sin()]
-    });
-    GaussianMixture::isotropic(&[0.125; 8], &means.collect::<Vec<_>>(), &[0.09; 8])
-}
-
-/// Sliced W2 to exact samples.
-pub fn on_ring(method: &dyn Predictor<f64>, grid: TimeGrid, chains: usize) -> Result<Measured, Box<dyn Error>> {
-    let law = ring()?;
-    let score: Score = Box::new(ExactScore::new(law.clone(), OrnsteinUhlenbeck));
-    let sampler = ReverseSolver::new(score, grid)?.with_predictor(method)?;
-    let start = law.marginal(&OrnsteinUhlenbeck, HORIZON).sample_seeded(chains, 3)?;
-    let ends = sampler.sample_from(BatchView::try_from(&start)?, 4)?;
-    let exact = law.marginal(&OrnsteinUhlenbeck, EARLY_STOP).sample_seeded(chains, 5)?;
-    let distance = sliced_wasserstein2(ends.view(), BatchView::try_from(&exact)?, 32, 6)?;
-    Ok(Measured { evaluations: ends.report().evaluations_per_chain(), error: distance.value })
+/// The density of a law on the line at a time.
+pub fn on_line(law: &GaussianMixture, t: f64) -> Result<LineDensity, ParameterError> {
+    LineDensity::of_law(&law.marginal(&OrnsteinUhlenbeck, t), -8.0, 8.0, NODES)
 }

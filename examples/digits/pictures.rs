@@ -2,7 +2,7 @@
 
 use crate::contact_sheet::contact_sheet;
 use crate::digits_data::PIXELS;
-use crate::line_plot::{LinePlot, Series};
+use crate::line_plot::{DASHED, LinePlot, Series};
 use score_diffusion::learning::LossCurve;
 use std::error::Error;
 use std::fs::File;
@@ -29,7 +29,7 @@ pub fn loss_curves(path: &Path, curves: &[(&'static str, LossCurve)]) -> Result<
     let series = curves.iter().zip(COLOURS.iter().cycle()).map(|((name, curve), colour)| Series {
         name,
         points: curve.at().iter().map(|at| (at.time(), at.denoiser_loss().value)).collect(),
-        dashed: *name == "exact",
+        dash: if *name == "exact" { DASHED } else { "" },
         colour,
     });
     let plot = LinePlot {

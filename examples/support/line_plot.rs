@@ -14,7 +14,8 @@ pub struct LinePlot {
 pub struct Series {
     pub name: &'static str,
     pub points: Vec<(f64, f64)>,
-    pub dashed: bool,
+    /// The lengths of dashes and gaps, as SVG writes them; empty for a solid line.
+    pub dash: &'static str,
     pub colour: &'static str,
 }
 
@@ -23,7 +24,12 @@ const HEIGHT: f64 = 400.0;
 const MARGIN: f64 = 60.0;
 /// More lines than this have their names beside the plot.
 const INSIDE: usize = 8;
-const BESIDE: f64 = 300.0;
+const BESIDE: f64 = 330.0;
+/// The length of the piece of line before each name there.
+const SAMPLE: f64 = 28.0;
+
+/// The dashes that most plots need.
+pub const DASHED: &str = "5 4";
 
 impl LinePlot {
     /// The picture. Points that have no logarithm are left out.
@@ -38,8 +44,9 @@ impl LinePlot {
         let up = |v: f64| HEIGHT - MARGIN - (v.log10() - y.0) / (y.1 - y.0) * (HEIGHT - 2.0 * MARGIN);
         let many = self.series.len() > INSIDE;
         let whole = if many { WIDTH + BESIDE } else { WIDTH };
+        let tall = if many { HEIGHT.max(MARGIN + 14.0 * self.series.len() as f64) } else { HEIGHT };
         let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{whole}\" height=\"{HEIGHT}\" font-family=\"sans-serif\" \
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{whole}\" height=\"{tall}\" font-family=\"sans-serif\" \
              font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
         );
         let mut text = |at: (f64, f64), anchor: &str, extra: &str, words: &str| {
@@ -54,21 +61,16 @@ impl LinePlot {
         let turned = format!(" transform=\"rotate(-90 16 {})\"", 0.5 * HEIGHT);
         text((16.0, 0.5 * HEIGHT), "middle", &turned, self.y);
         for decade in x.0 as i32..=x.1 as i32 {
-            text(
-                (across(10.0_f64.powi(decade)), HEIGHT - MARGIN + 18.0),
-                "middle",
-                "",
-                &10.0_f64.powi(decade).to_string(),
-            );
+            text((across(10.0_f64.powi(decade)), HEIGHT - MARGIN + 18.0), "middle", "", &power_of_ten(decade));
         }
         for decade in y.0 as i32..=y.1 as i32 {
-            text((MARGIN - 6.0, up(10.0_f64.powi(decade)) + 4.0), "end", "", &10.0_f64.powi(decade).to_string());
+            text((MARGIN - 6.0, up(10.0_f64.powi(decade)) + 4.0), "end", "", &power_of_ten(decade));
         }
         for (k, series) in self.series.iter().enumerate() {
             let fill = format!(" fill=\"{}\"", series.colour);
             let (left, gap) = if many { (WIDTH - MARGIN + 12.0, 14.0) } else { (MARGIN + 12.0, 16.0) };
-            let name = if many && series.dashed { format!("{} - -", series.name) } else { series.name.to_owned() };
-            text((left, MARGIN + gap * k as f64), "start", &fill, &name);
+            let left = if many { left + SAMPLE + 6.0 } else { left };
+            text((left, MARGIN + gap * k as f64), "start", &fill, series.name);
         }
         for decade in y.0 as i32..=y.1 as i32 {
             let at = up(10.0_f64.powi(decade));
@@ -78,20 +80,35 @@ impl LinePlot {
             let at = across(10.0_f64.powi(decade));
             let _ = writeln!(out, "<path d=\"M{at:.1} {MARGIN}V{:.1}\" stroke=\"#ddd\"/>", HEIGHT - MARGIN);
         }
-        for series in &self.series {
+        for (k, series) in self.series.iter().enumerate() {
             let points: Vec<String> = series
                 .points
                 .iter()
                 .filter(|p| p.0 > 0.0 && p.1 > 0.0)
                 .map(|p| format!("{:.1},{:.1}", across(p.0), up(p.1)))
                 .collect();
-            let dash = if series.dashed { " stroke-dasharray=\"5 4\"" } else { "" };
-            let (colour, points) = (series.colour, points.join(" "));
+            let (colour, points, dash) = (series.colour, points.join(" "), series.dash_attribute());
             let _ = writeln!(
                 out,
                 "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>"
             );
+            if many {
+                let (left, y) = (WIDTH - MARGIN + 12.0, MARGIN + 14.0 * k as f64 - 4.0);
+                let _ =
+                    writeln!(out, "<path d=\"M{left} {y}h{SAMPLE}\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>");
+            }
         }
         out + "</svg>\n"
     }
+}
+
+impl Series {
+    fn dash_attribute(&self) -> String {
+        if self.dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{}\"", self.dash) }
+    }
+}
+
+/// A label of an axis.
+fn power_of_ten(decade: i32) -> String {
+    if (-4..=5).contains(&decade) { 10.0_f64.powi(decade).to_string() } else { format!("1e{decade}") }
 }
