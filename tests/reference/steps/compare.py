@@ -23,8 +23,8 @@ Deliberate differences, none of which is in the pairs below:
   returns is compared with the point of our evaluation, its `last_sample` with our state.
 - k-diffusion draws noise for a churn of 0 and throws it away, which shifts its stream; here no noise is drawn that is not used.
 - diffusers' clip_sample and thresholding change the model's outputs; they are off.
-- DPMSolverSinglestepScheduler counts the inner points of a step among its nodes; it is given ours. For order 3 it takes the
-  second of them by the rule of order 2, which the states do not show here, as outputs are given whatever the points are.
+- DPMSolverSinglestepScheduler counts the inner points of a step among its nodes; it is given ours. In a step of order 3 it takes
+  the second of them by its rule of order 2, for which it is told "heun" here: the paper's point. Its "midpoint" gives another.
 - The noise of a stochastic single step, xi_m and xi_v, is that of the table: it has the joint law of the SDE with the denoiser
   held, not that of a Brownian tree over sigma.
 - k-diffusion's adaptive solver evaluates again where a rejected step began. These evaluations are left out of adaptive.json, which
@@ -70,6 +70,13 @@ class Table:
         at = [e["at"] for row in self.rows for e in row["evaluations"]] + [table["nodes"][-1]]
         self.all_alpha = torch.tensor([at["alpha"] for at in at], dtype=torch.float64)
         self.all_sigma = torch.tensor([at["sigma"] for at in at], dtype=torch.float64)
+
+    def starts_of_rows(self):
+        """The number of each row's first evaluation, and the row."""
+        k = 0
+        for row in self.rows:
+            yield k, row
+            k += len(row["evaluations"])
 
     @staticmethod
     def path(row):
@@ -237,9 +244,12 @@ def diffusers_singlestep(table, scheduler):
     scheduler = prepared(scheduler, table, (table.all_sigma / table.all_alpha).to(table.dtype))
     scheduler.order_list = [i + 1 for row in table.rows for i in range(len(row["evaluations"]))]
     x, times = table.start, iter(scheduler.timesteps)
+    ends = {i + len(row["evaluations"]) - 1 for i, row in table.starts_of_rows()}
 
     def step(output):
         nonlocal x
+        ends_row = (scheduler.step_index or 0) in ends
+        scheduler.register_to_config(solver_type="midpoint" if ends_row else "heun")
         x = scheduler.step(output, next(times), x).prev_sample
         return x
 
@@ -280,11 +290,7 @@ def k_diffusion_walk(table, sample, **options):
     last = sample(model, y, table.levels(), callback=lambda at: starts.append(at["x"]), disable=True, **options)
     if "s_churn" in options:
         # what the callback sees has the churn in it: it is the first point of a step
-        firsts, k = [], 0
-        for row in table.rows:
-            firsts.append(k)
-            k += len(row["evaluations"])
-        pairs = [(y, table.all_alpha[k], table.points[k]) for y, k in zip(starts, firsts)]
+        pairs = [(y, table.all_alpha[k], table.points[k]) for y, (k, _) in zip(starts, table.starts_of_rows())]
         return furthest((y * alpha, ours) for y, alpha, ours in pairs + [(last, table.alpha[-1], table.states[-1])])
     theirs = starts[1:] + [last]
     return furthest((y * alpha, ours) for y, alpha, ours in zip(theirs, table.alpha[1:], table.states))
