@@ -122,15 +122,11 @@ fn floor(level: f64, steps: &[usize]) -> Series {
 }
 
 /// The adaptive rules at several tolerances, on the ring.
-fn adaptive_curves(chains: usize, quick: bool) -> Result<[Series; 2], Box<dyn Error>> {
+fn adaptive_curves(chains: usize, quick: bool) -> Result<[Series; 3], Box<dyn Error>> {
     let tolerances: &[f64] = if quick { &[1e-1] } else { &[0.3, 0.1, 0.03, 0.01] };
     let whole = TimeGrid::uniform(problems::HORIZON, problems::EARLY_STOP, 1)?;
-    let mut series = [("", false, "#000000"), ("", true, "#000000")].map(|(name, dashed, colour)| Series {
-        name,
-        points: vec![],
-        dashed,
-        colour,
-    });
+    let mut series = [("", false, "#000000"), ("", true, "#000000"), ("", false, "#999999")]
+        .map(|(name, dashed, colour)| Series { name, points: vec![], dashed, colour });
     for &tolerance in tolerances {
         for (series, (name, predictor)) in series.iter_mut().zip(adaptive(tolerance)?) {
             let measured = on_ring(&predictor, whole.clone(), chains)?;

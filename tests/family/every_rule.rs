@@ -74,7 +74,7 @@ fn predictors<T: Real>() -> Vec<Rule<T>> {
         Box::new(DpmSolverSde::new()),
         Box::new(MultistepConsistency),
         Box::new(AdaptiveDpmSolver::new(1e-2, 1e-2).unwrap()),
-        Box::new(AdaptiveDpmSolver::new(1e-2, 1e-2).unwrap().with_order(2).unwrap().with_eta(0.7).unwrap()),
+        Box::new(AdaptiveDpmSolver::new(1e-2, 1e-2).unwrap().with_order(2).unwrap()),
         Box::new(AdaptiveFlow::new(1e-2, 1e-2).unwrap()),
         Box::new(AdaptiveSde::new(0.3, 0.3).unwrap()),
         Box::new(GaussianSplit::new(Ddim::new(0.5).unwrap(), reference.clone())),

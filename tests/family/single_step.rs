@@ -1,4 +1,3 @@
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 //! Solvers in single steps: DPM-Solver and its SDE form, with ancestral noise and churn; DPM-Solver-12 and -23; consistency sampling.
 
 use score_diffusion::chain_law::{GaussianScore, Normal};
@@ -211,7 +210,6 @@ fn orders_on_the_flow() {
             // order 3 reaches the quantiles' own 1e-13 with more steps than these
             let [coarse, fine] = [80, 160]
                 .map(|n| error_on_flow(Box::new(rule), uniform_in_lambda(&OrnsteinUhlenbeck, FLOW.0, FLOW.1, n)));
-            println!("{rule:?}: {coarse:.2e} {fine:.2e} order {:.2}", (coarse / fine).log2());
             assert!(is_of_order(order as f64, coarse, fine), "{rule:?} {coarse:e} {fine:e}");
             assert!(!is_of_order(order as f64 + 1.0, coarse, fine));
         }
@@ -258,11 +256,7 @@ fn orders_on_gaussian_data() {
     let ends = [(2.5, 1e-3), (0.6, 1e-2), (20.0, 0.02), (0.9, 0.1)];
     for (process, ends) in processes().iter().zip(ends) {
         let check = |order: f64, rule: MakeRule| {
-            // where an error of order 3 is still above the rounding of 800 steps
-            let n = if order < 3.0 { 400 } else { 100 };
-            let [coarse, fine] = [n, 2 * n].map(|n| error_on_gaussian(process, ends, rule(), n));
-            let order_found = (coarse.1 / fine.1).abs().log2();
-            println!("{process:?} {:?}: {:.2e} {:.2e} order {order_found:.2}", rule(), coarse.1, fine.1);
+            let [coarse, fine] = [400, 800].map(|n| error_on_gaussian(process, ends, rule(), n));
             assert!(is_of_order(order, coarse.1, fine.1), "{process:?} {:?} {coarse:?} {fine:?}", rule());
             // the mean of Gaussian data is exact: in 1 - (y - m)/sigma everything is a multiple of the deviation
             let size = 2.0 + 1.3 * process.marginal(ends.0).variance;
@@ -321,7 +315,7 @@ fn weak_error(rule: &dyn Predictor<f64>, n: usize) -> f64 {
         let slope: f64 = (0..2).map(|i| densities[i] * (at.scale * means[i] - x)).sum();
         slope / variance / (densities[0] + densities[1])
     };
-    let normals = gauss_hermite(12);
+    let normals = gauss_hermite(8);
     let (low, width, size) = (-7.0, 0.05, 281);
     let mut u = Tabulated { low, width, values: (0..size).map(|k| (2.0 * (low + width * k as f64)).cos()).collect() };
     for k in (0..n).rev() {
@@ -381,7 +375,6 @@ fn weak_orders_on_a_mixture() {
     ];
     for (order, rule) in rules {
         let [coarse, fine] = [24, 48].map(|n| weak_error(&rule, n));
-        println!("{rule:?}: {coarse:.2e} {fine:.2e} order {:.2}", (coarse / fine).abs().log2());
         // with so few steps the next power shows: half an order tells whole ones apart
         assert!(((coarse / fine).abs().log2() - order).abs() < 0.5, "{rule:?} {coarse:e} {fine:e}");
     }
@@ -479,7 +472,7 @@ fn what_is_refused() {
         assert!(noise(2).with_churn(bad).is_err() && noise(2).with_noise_scale(bad).is_err());
         assert!(sde(0.0).with_noise_scale(bad).is_err());
         let adaptive = AdaptiveDpmSolver::new(0.1, 0.1).unwrap();
-        assert!(adaptive.with_eta(bad).is_err() && adaptive.with_first_step(bad).is_err());
+        assert!(adaptive.with_first_step(bad).is_err());
         assert!(AdaptiveDpmSolver::new(bad, 0.1).is_err() && AdaptiveDpmSolver::new(0.1, bad).is_err());
     }
     assert!(AdaptiveDpmSolver::new(0.0, 0.0).is_err());
@@ -500,7 +493,8 @@ fn what_is_refused() {
     // no level below that of time 0
     let third = || Box::new(noise(3).with_eta(1.0).unwrap());
     assert!(refusal(&geometric, two(0.0), third()).unwrap().contains("has times at which"));
-    assert_eq!(refusal(&geometric, two(0.09), third()), None);
+    let short = TimeGrid::from_nodes(vec![0.8, 0.7, 0.6]).unwrap();
+    assert_eq!(refusal(&geometric, short, third()), None);
     assert_eq!(refusal(&geometric, two(0.0), Box::new(denoiser(2).with_eta(1.0).unwrap())), None);
     let far = TimeGrid::uniform(400.0, 0.0, 1).unwrap();
     assert!(refusal(&ou, far, Box::new(adaptive)).unwrap().contains("sigma/alpha"));
@@ -516,7 +510,7 @@ fn rules_go_through_json() {
     through(noise(2).with_churn(2.0).unwrap().with_churn_range(0.1, 3.0).unwrap().with_noise_scale(1.003).unwrap());
     through(sde(0.3).with_noise_scale(0.9).unwrap());
     through(MultistepConsistency);
-    let adaptive = AdaptiveDpmSolver::new(0.1, 0.2).unwrap().with_order(2).unwrap().with_eta(0.5).unwrap();
+    let adaptive = AdaptiveDpmSolver::new(0.1, 0.2).unwrap().with_order(2).unwrap();
     through(
         adaptive
             .with_first_step(0.3)
@@ -571,13 +565,12 @@ fn the_adaptive_steps_are_those_of_k_diffusion() {
         let theirs: Vec<[f64; 2]> =
             run["asked"].as_array().unwrap().iter().map(|pair| [number(&pair[0]), number(&pair[1])]).collect();
         assert_eq!(asked.len(), theirs.len());
-        // a step's length comes from a difference that is 1e-2 to 1e-3 of the states: about 1e-13 of it is rounding. The flow
-        // and the places of ten steps together amplify that by at most some hundred
+        // in the first step two results near 30 differ by 6e-7, of which rounding is 1e-8; all lengths that follow come from
+        // such differences, and the controller passes on less than a third of what they are off by
         let apart = |a: f64, b: f64| (a - b).abs() / b.abs().max(0.1);
         let all = asked.iter().flatten().zip(theirs.iter().flatten()).map(|(a, b)| apart(*a, *b));
         let furthest = all.fold(apart(end, number(&run["end"])), f64::max);
-        println!("{} evaluations, furthest {furthest:.1e}", asked.len());
-        assert!(furthest < 1e-11, "{furthest:e}");
+        assert!(furthest < 1e-8, "{furthest:e}");
         let (accepted, rejected) = (run["accepted"].as_u64().unwrap(), run["rejected"].as_u64().unwrap());
         assert_eq!(counted, Some((accepted, accepted + rejected)));
         // the twin: other gains, other steps
@@ -595,38 +588,12 @@ fn the_adaptive_flow_follows_its_tolerance() {
             error_on_flow(Box::new(rule.with_max_steps(100_000).unwrap()), grid())
         };
         let errors = [1e-2, 1e-4, 1e-6].map(error);
-        println!("order {order}: {errors:?}");
         // the error of the lower order is what is held; it is larger than that of the result, and the flow of this
         // mixture spreads the middle of the gap by less than 30
         assert!(errors.iter().zip([1e-2, 1e-4, 1e-6]).all(|(error, tolerance)| *error < 30.0 * tolerance));
         // and a hundredth of the tolerance is seen: by order 2/2 and 3/3 it is a hundredth of the error
         assert!(errors[1] < 0.2 * errors[0] && errors[2] < 0.2 * errors[1] && errors[0] > 1e-5);
     }
-}
-
-/// With ancestral noise the law of the chains is that of the data, whatever the steps.
-#[test]
-fn adaptive_steps_with_noise_have_no_bias() {
-    let (n, variance) = (20_000, 0.25);
-    let process: Process = Arc::new(OrnsteinUhlenbeck);
-    let at = |t: f64| 1.0 - (1.0 - variance) * (-2.0 * t).exp();
-    let variance_of = |eta: f64| {
-        let score = ExactScore::new(Gaussian::isotropic(vec![0.0], variance).unwrap(), OrnsteinUhlenbeck);
-        let rule = AdaptiveDpmSolver::new(1e-3, 1e-3).unwrap().with_eta(eta).unwrap();
-        let grid = TimeGrid::from_nodes(vec![2.0, 0.01]).unwrap();
-        let sampler = solver(&process, Box::new(score), grid, Box::new(rule));
-        let prior = Gaussian::isotropic(vec![0.0], at(2.0)).unwrap();
-        let samples = sampler.with_prior(prior).unwrap().sample_seeded(n, 11).unwrap();
-        let accepted: u64 = samples.report().adjustments.iter().map(|a| a.accepted).sum();
-        (samples.batch().row(0).variance(), accepted)
-    };
-    let ((noisy, more), (still, fewer)) = (variance_of(1.0), variance_of(0.0));
-    // five standard errors, and a thousandth for the steps' own errors
-    let slack = 5.0 * (2.0 / n as f64).sqrt() + 1e-3;
-    assert!((noisy / at(0.01) - 1.0).abs() < slack && (still / at(0.01) - 1.0).abs() < slack, "{noisy} {still}");
-    assert_ne!(more, fewer);
-    // the twin: noise that is too much by a tenth would be found out
-    assert!(0.1 > 2.0 * slack);
 }
 
 #[test]
