@@ -160,10 +160,15 @@ fn predictors(problem: &Problem, methods: &[Method], steps: &[usize], chains: us
 }
 
 /// The adaptive rules at several tolerances: evaluations are the mean over the chains.
-fn adaptive_curves(problem: &Problem, chains: usize, quick: bool) -> Result<[Series; 2], Box<dyn Error>> {
+fn adaptive_curves(problem: &Problem, chains: usize, quick: bool) -> Result<[Series; 3], Box<dyn Error>> {
     let tolerances: &[f64] = if quick { &[1e-1] } else { &[0.3, 0.1, 0.03, 0.01] };
     let whole = TimeGrid::uniform(HORIZON, EARLY_STOP, 1)?;
-    let mut series = ["", DASHED].map(|dash| Series { name: "", points: vec![], dash, colour: "#ff00aa" });
+    let mut series = [("", "#ff00aa"), (DASHED, "#ff00aa"), ("", "#7755aa")].map(|(dash, colour)| Series {
+        name: "",
+        points: vec![],
+        dash,
+        colour,
+    });
     for &tolerance in tolerances {
         for (series, (name, predictor)) in series.iter_mut().zip(adaptive(tolerance)?) {
             let recipe = Recipe::of_predictor(&*predictor, !series.dash.is_empty(), whole.clone());

@@ -3,8 +3,8 @@
 use crate::line_plot::DASHED;
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
-    AcceleratedDdim, AcceleratedDdpm, AdaptiveFlow, AdaptiveSde, Ancestral, Ddim, DpmSolverPlusPlus, DpmSolverRule,
-    EdmHeun, GaussianSplit, ReverseDiffusion, ReverseSde, UniPc,
+    AcceleratedDdim, AcceleratedDdpm, AdaptiveDpmSolver, AdaptiveFlow, AdaptiveSde, Ancestral, Ddim, DpmSolver,
+    DpmSolverPlusPlus, DpmSolverRule, DpmSolverSde, EdmHeun, GaussianSplit, ReverseDiffusion, ReverseSde, UniPc,
 };
 
 /// A predictor and what is said of it.
@@ -61,6 +61,12 @@ pub fn methods(data: &Gaussian) -> Result<Vec<Method>, ParameterError> {
         Method::new("DpmSolverPlusPlus, 2M", ode, false, 2.0, ""),
         Method::new("DpmSolverPlusPlus, 2M SDE, midpoint", sde, true, 2.0, MEAN),
         Method::new("DpmSolverPlusPlus, 2M SDE, Heun", sde.of_second_order(DpmSolverRule::Heun), true, 2.0, MEAN),
+        Method::new("DpmSolver, order 2", DpmSolver::new(2)?, false, 2.0, ""),
+        Method::new("DpmSolver, order 3", DpmSolver::new(3)?, false, 3.0, ""),
+        Method::new("DpmSolver, 2S", DpmSolver::plus_plus(2)?, false, 2.0, ""),
+        Method::new("DpmSolver, 3S", DpmSolver::plus_plus(3)?, false, 3.0, ""),
+        Method::new("DpmSolver, 2S ancestral", DpmSolver::plus_plus(2)?.with_eta(1.0)?, true, 2.0, MEAN),
+        Method::new("DpmSolverSde", DpmSolverSde::new(), true, 2.0, MEAN),
         Method::new("UniPc, order 2", UniPc::new(2)?, false, 3.0, ""),
         Method::new("UniPc, order 3", UniPc::new(3)?, false, 3.0, ""),
         Method::new(
@@ -95,9 +101,10 @@ const COLOURS: [&str; 13] = [
 pub type Named = (&'static str, Box<dyn Predictor<f64>>);
 
 /// The adaptive rules at a tolerance.
-pub fn adaptive(tolerance: f64) -> Result<[Named; 2], ParameterError> {
+pub fn adaptive(tolerance: f64) -> Result<[Named; 3], ParameterError> {
     Ok([
         ("AdaptiveFlow", Box::new(AdaptiveFlow::new(tolerance, tolerance)?)),
         ("AdaptiveSde", Box::new(AdaptiveSde::new(tolerance, tolerance)?)),
+        ("AdaptiveDpmSolver", Box::new(AdaptiveDpmSolver::new(tolerance, tolerance)?)),
     ])
 }

@@ -40,6 +40,7 @@ const ERROR_ORDER: f64 = 5.0;
 /// h <- 0.9 h e_n^(-(i + p + d)/k) e_(n-1)^((p + 2d)/k) e_(n-2)^(-d/k),     changed by a factor of 0.2 to 10
 /// ```
 /// A step is accepted if `e_n <= 1`. After a rejected step the next one does not grow.
+/// [`AdaptiveDpmSolver`](crate::sampler::AdaptiveDpmSolver) has the same powers of errors, and limits of its own.
 ///
 /// # Source
 /// Gustafsson 1991 for the proportional part; Soderlind 2003 for all three. `INTEGRAL` is what scipy's `RK45` does.
@@ -88,11 +89,16 @@ impl StepControl {
 
     /// What the next step is this one times; `errors` has the latest first.
     fn factor(&self, errors: [f64; 3]) -> f64 {
+        (0.9 * self.unlimited(errors, ERROR_ORDER)).clamp(0.2, 10.0)
+    }
+
+    /// The same without a limit, for an error of the order `k - 1`.
+    pub(crate) fn unlimited(&self, errors: [f64; 3], k: f64) -> f64 {
         // below this, steps grow as fast as they may
         let logs = errors.map(|e| ln(e.max(1e-10)));
         let Self { integral: i, proportional: p, derivative: d } = *self;
         let exponent = -(i + p + d) * logs[0] + (p + 2.0 * d) * logs[1] - d * logs[2];
-        (0.9 * exp(exponent / ERROR_ORDER)).clamp(0.2, 10.0)
+        exp(exponent / k)
     }
 }
 

@@ -11,3 +11,4 @@ mod guidance;
 mod likelihood;
 mod multistep;
 mod predictors;
+mod single_step;

@@ -687,6 +687,19 @@ fn tabulated() -> Vec<(String, Rule, bool)> {
                 add(&format!("uni_pc_{order}_{name}"), Box::new(rule));
             }
         }
+        for order in 1..=3 {
+            add(&format!("dpm_solver_single_{order}"), Box::new(DpmSolver::new(order).unwrap()));
+            add(&format!("dpm_solver_pp_single_{order}"), Box::new(DpmSolver::plus_plus(order).unwrap()));
+        }
+        let single = || DpmSolver::new(2).unwrap();
+        add("dpm_solver_single_2_churned", Box::new(single().with_churn(2.0).unwrap()));
+        for (name, eta) in [("", 1.0), ("_05", 0.5)] {
+            let pp = DpmSolver::plus_plus(2).unwrap();
+            add(&format!("dpm_solver_single_2_ancestral{name}"), Box::new(single().with_eta(eta).unwrap()));
+            add(&format!("dpm_solver_pp_single_2_ancestral{name}"), Box::new(pp.with_eta(eta).unwrap()));
+            add(&format!("dpm_solver_pp_sde{name}"), Box::new(DpmSolverSde::new().with_eta(eta).unwrap()));
+        }
+        add("multistep_consistency", Box::new(MultistepConsistency));
         add("uni_pc_3_all", Box::new(UniPc::new(3).unwrap().with_correction(UniPcCorrection::All)));
         add("uni_p_3_bh2", Box::new(uni_p(3, UniPcScale::Bh2)));
     }

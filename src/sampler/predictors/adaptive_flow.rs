@@ -133,9 +133,7 @@ impl<T: Real> Predictor<T> for AdaptiveFlow {
         let (begin, end) = (cx.process().marginal(over.from()).scale, cx.process().marginal(over.to()).scale);
         let mut y: Vec<f64> = x.as_slice().iter().map(|x| x.as_f64() / begin).collect();
         let live: Vec<usize> = (0..x.n_chains()).filter(|&j| !cx.has_failed(j)).collect();
-        let buffer = vec![T::default(); y.len()];
-        let times = vec![0.0; x.n_chains()];
-        let mut flow = Flow { cx, clock, dim, scores: buffer.clone(), states: buffer, std_devs: times.clone(), times };
+        let mut flow = Flow::new(cx, clock, dim, x.n_chains());
         let mut chains = Chains { y: &mut y, dim, extra: 0 };
         let Ok(courses) = chains.solve(&live, (clock.noisy(), clock.clean()), &self.accuracy, &mut flow);
         for (&j, course) in live.iter().zip(&courses) {
@@ -164,15 +162,23 @@ pub(crate) fn complaint(end: End, clock: &NoiseRatio<'_>, accuracy: &Accuracy) -
     }
 }
 
-/// The flow of a tile.
-struct Flow<'a, 'b, T: Real> {
-    cx: &'a mut StepContext<'b, T>,
+/// The flow of a tile, `dy/dq = e`.
+pub(super) struct Flow<'a, 'b, T: Real> {
+    pub cx: &'a mut StepContext<'b, T>,
     clock: NoiseRatio<'b>,
     dim: usize,
     states: Vec<T>,
     scores: Vec<T>,
     times: Vec<f64>,
     std_devs: Vec<f64>,
+}
+
+impl<'a, 'b, T: Real> Flow<'a, 'b, T> {
+    /// Of `n` chains.
+    pub fn new(cx: &'a mut StepContext<'b, T>, clock: NoiseRatio<'b>, dim: usize, n: usize) -> Self {
+        let (buffer, times) = (vec![T::default(); dim * n], vec![0.0; n]);
+        Self { cx, clock, dim, scores: buffer.clone(), states: buffer, std_devs: times.clone(), times }
+    }
 }
 
 impl<T: Real> Slopes for Flow<'_, '_, T> {

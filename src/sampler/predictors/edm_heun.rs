@@ -1,9 +1,8 @@
 //! [`EdmHeun`]: Heun's method for the probability flow, with or without churn.
 
+use super::churn::Churn;
 use crate::error::ParameterError;
-use crate::math::portable::ln_1p;
 use crate::real::Real;
-use crate::sampler::combination::{Combination, Term};
 use crate::sampler::predictor::Predictor;
 use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
@@ -40,14 +39,21 @@ use crate::sampler::staged::StagedStep;
 /// sampler.sample_seeded(10, 1).unwrap();
 /// # Ok::<(), ParameterError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "portable_form::Form", into = "portable_form::Form"))]
 pub struct EdmHeun {
-    churn: f64,
-    churn_min: f64,
-    churn_max: f64,
-    noise_scale: f64,
+    churn: Churn,
+}
+
+// flat, as step tables have it
+impl std::fmt::Debug for EdmHeun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Churn { amount, range: (min, max), noise_scale } = self.churn;
+        let mut out = f.debug_struct("EdmHeun");
+        out.field("churn", &amount).field("churn_min", &min).field("churn_max", &max);
+        out.field("noise_scale", &noise_scale).finish()
+    }
 }
 
 impl Default for EdmHeun {
@@ -60,7 +66,7 @@ impl EdmHeun {
     /// Heun's method without churn.
     #[must_use]
     pub fn new() -> Self {
-        Self { churn: 0.0, churn_min: 0.0, churn_max: f64::INFINITY, noise_scale: 1.0 }
+        Self { churn: Churn::NONE }
     }
 
     /// The same with this `S_churn`.
@@ -68,7 +74,7 @@ impl EdmHeun {
     /// # Errors
     /// [`ParameterError`] unless it is finite and not negative.
     pub fn with_churn(self, churn: f64) -> Result<Self, ParameterError> {
-        Ok(Self { churn: ParameterError::non_negative("S_churn", churn)?, ..self })
+        Ok(Self { churn: self.churn.with_amount(churn)? })
     }
 
     /// The same with churn where `min <= sigma/alpha <= max` alone: `S_min` and `S_max`. All levels unless said otherwise.
@@ -76,9 +82,7 @@ impl EdmHeun {
     /// # Errors
     /// [`ParameterError`] unless `0 <= min <= max` and `min` is finite.
     pub fn with_churn_range(self, min: f64, max: f64) -> Result<Self, ParameterError> {
-        let churn_min = ParameterError::non_negative("S_min", min)?;
-        let churn_max = ParameterError::check("S_max", max, max >= min, "S_min at least")?;
-        Ok(Self { churn_min, churn_max, ..self })
+        Ok(Self { churn: self.churn.with_range(min, max)? })
     }
 
     /// The same with noise of this standard deviation in the churn: `S_noise`. 1 unless said otherwise.
@@ -86,48 +90,25 @@ impl EdmHeun {
     /// # Errors
     /// [`ParameterError`] unless it is finite and not negative.
     pub fn with_noise_scale(self, noise_scale: f64) -> Result<Self, ParameterError> {
-        Ok(Self { noise_scale: ParameterError::non_negative("S_noise", noise_scale)?, ..self })
+        Ok(Self { churn: self.churn.with_noise_scale(noise_scale)? })
     }
 
     /// `S_churn`.
     #[must_use]
     pub fn churn(&self) -> f64 {
-        self.churn
+        self.churn.amount
     }
 
     /// `S_min` and `S_max`.
     #[must_use]
     pub fn churn_range(&self) -> (f64, f64) {
-        (self.churn_min, self.churn_max)
+        self.churn.range
     }
 
     /// `S_noise`.
     #[must_use]
     pub fn noise_scale(&self) -> f64 {
-        self.noise_scale
-    }
-
-    /// `t^`; `None` if there is no churn in this step.
-    fn churned(&self, site: &StepSite<'_>) -> Result<Option<f64>, ParameterError> {
-        let (process, t) = (site.process(), site.over().from());
-        let at = process.marginal(t);
-        let level = at.std_dev() / at.scale;
-        let gamma = (self.churn / site.grid().n_steps() as f64).min(std::f64::consts::SQRT_2 - 1.0);
-        if gamma == 0.0 || level < self.churn_min || level > self.churn_max {
-            return Ok(None);
-        }
-        let rise = 2.0 * ln_1p(gamma);
-        let target = process.log_snr(t) - rise;
-        let churned = process.time_at_log_snr(target);
-        // a process without such a time gives its nearest one; a percent of the rise is forgiven, and rounding
-        let slack = 0.01 * rise + 1e-12 * target.abs();
-        let there = churned > t
-            && churned <= process.time_limit()
-            && process.marginal(churned).scale >= f64::MIN_POSITIVE
-            && process.log_snr(churned) <= target + slack;
-        let allowed = "one from which churn can raise sigma/alpha by (1 + gamma); set S_max below it, or S_churn to 0";
-        ParameterError::check("the time of a step with churn", t, there, allowed)?;
-        Ok(Some(churned))
+        self.churn.noise_scale
     }
 }
 
@@ -136,28 +117,18 @@ impl<T: Real> Predictor<T> for EdmHeun {
         2
     }
     fn noise_vectors(&self) -> usize {
-        usize::from(self.churn > 0.0)
+        self.churn.noise_vectors()
     }
     fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
         let (process, over) = (site.process(), site.over());
         let mut step = StagedStep::begin();
-        let state = Combination::from(Term::State);
-        let churned = self.churned(site)?;
-        let time = churned.unwrap_or(over.from());
-        let start = match churned {
-            None => state.clone(),
-            Some(time) => {
-                let kernel = process.transition(over.from(), time);
-                state.clone() * kernel.scale + Combination::from(Term::Noise(0)) * (kernel.std_dev() * self.noise_scale)
-            }
-        };
+        let (time, start, score) = self.churn.begin(site, &mut step)?;
         let kernel = process.transition(over.to(), time);
         let (sigma, early) = (process.marginal(time).std_dev(), process.marginal(over.to()).std_dev());
         let growth = 1.0 / kernel.scale;
         // alpha_v (c_t - c_v)
         let length = growth * (kernel.variance / (sigma + kernel.scale * early));
-        let first = step.evaluate(time, start) * sigma;
-        let start = if churned.is_some() { step.last_point() } else { state };
+        let first = score * sigma;
         let euler = start.clone() * growth + first.clone() * length;
         if early == 0.0 {
             return step.finish(euler, vec![]).map(Some);
@@ -183,8 +154,9 @@ mod portable_form {
 
     impl From<EdmHeun> for Form {
         fn from(rule: EdmHeun) -> Self {
-            let EdmHeun { churn, churn_min, churn_max, noise_scale } = rule;
-            Self { churn, churn_min, churn_max: Some(churn_max).filter(|max| max.is_finite()), noise_scale }
+            let ((churn_min, churn_max), noise_scale) = (rule.churn_range(), rule.noise_scale());
+            let churn_max = Some(churn_max).filter(|max| max.is_finite());
+            Self { churn: rule.churn(), churn_min, churn_max, noise_scale }
         }
     }
     impl TryFrom<Form> for EdmHeun {

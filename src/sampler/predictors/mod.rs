@@ -2,12 +2,18 @@
 
 mod accelerated_ddim;
 mod accelerated_ddpm;
+mod adaptive_dpm;
 mod adaptive_flow;
 mod adaptive_sde;
 mod ancestral;
 mod brownian_tree;
+mod churn;
+mod consistency;
 mod ddim;
+mod down_step;
 mod dpm_solver;
+mod dpm_solver_sde;
+mod dpm_solver_single;
 mod edm_heun;
 mod euler_maruyama;
 mod exponential;
@@ -24,12 +30,16 @@ mod uni_pc;
 
 pub use accelerated_ddim::AcceleratedDdim;
 pub use accelerated_ddpm::AcceleratedDdpm;
+pub use adaptive_dpm::AdaptiveDpmSolver;
 pub use adaptive_flow::AdaptiveFlow;
 pub(crate) use adaptive_flow::complaint;
 pub use adaptive_sde::AdaptiveSde;
 pub use ancestral::Ancestral;
+pub use consistency::MultistepConsistency;
 pub use ddim::Ddim;
 pub use dpm_solver::{DpmSolverPlusPlus, DpmSolverRule};
+pub use dpm_solver_sde::DpmSolverSde;
+pub use dpm_solver_single::DpmSolver;
 pub use edm_heun::EdmHeun;
 pub use euler_maruyama::EulerMaruyama;
 pub use exponential::ExponentialIntegrator;

@@ -23,6 +23,14 @@ Deliberate differences, none of which is in the pairs below:
   returns is compared with the point of our evaluation, its `last_sample` with our state.
 - k-diffusion draws noise for a churn of 0 and throws it away, which shifts its stream; here no noise is drawn that is not used.
 - diffusers' clip_sample and thresholding change the model's outputs; they are off.
+- DPMSolverSinglestepScheduler counts the inner points of a step among its nodes; it is given ours. In a step of order 3 it takes
+  the second of them by its rule of order 2, for which it is told "heun" here: the paper's point. Its "midpoint" gives another.
+- The noise of a stochastic single step, xi_m and xi_v, is that of the table: it has the joint law of the SDE with the denoiser
+  held, not that of a Brownian tree over sigma.
+- k-diffusion's adaptive solver evaluates again where a rejected step began. These evaluations are left out of adaptive.json, which
+  holds the noise levels and points at which it asks for a mixture's score, and which a test of the crate walks along:
+
+    python tests/reference/steps/compare.py --write-adaptive
 """
 
 import contextlib
@@ -58,6 +66,24 @@ class Table:
         self.points = [tensor([e["point"]]) for row in self.rows for e in row["evaluations"]]
         self.states = [tensor([row["state"]]) for row in self.rows]
         self.noise = [tensor([row["noise"][0] if row["noise"] else [0.0] * len(table["start"])]) for row in self.rows]
+        self.path_noise = [tensor([xi]) for row in self.rows if len(row["noise"]) == 2 for xi in self.path(row)]
+        at = [e["at"] for row in self.rows for e in row["evaluations"]] + [table["nodes"][-1]]
+        self.all_alpha = torch.tensor([at["alpha"] for at in at], dtype=torch.float64)
+        self.all_sigma = torch.tensor([at["sigma"] for at in at], dtype=torch.float64)
+
+    def starts_of_rows(self):
+        """The number of each row's first evaluation, and the row."""
+        k = 0
+        for row in self.rows:
+            yield k, row
+            k += len(row["evaluations"])
+
+    @staticmethod
+    def path(row):
+        """The noise that a step sees halfway, and its own: a normal each."""
+        weights = [next(c for term, c in row["next"]["terms"] if term == {"Noise": i}) for i in range(2)]
+        size = (weights[0] ** 2 + weights[1] ** 2) ** 0.5
+        return row["noise"][0], [(weights[0] * a + weights[1] * b) / size for a, b in zip(*row["noise"])]
 
     def levels(self):
         """sigma/alpha at the nodes."""
@@ -168,12 +194,104 @@ def diffusers_euler_ancestral(table, scheduler):
     return furthest((y * alpha, ours) for y, alpha, ours in zip(theirs, table.alpha[1:], table.states))
 
 
+def row_by_row(table, step):
+    """The states of a scheduler that is called once per evaluation."""
+    outputs, states = iter(table.outputs), []
+    for row in table.rows:
+        for _ in row["evaluations"]:
+            state = step(next(outputs))
+        states.append(state)
+    return states
+
+
+def interleaved(values):
+    return torch.cat([values[:1], values[1:].repeat_interleave(2), values[-1:]])
+
+
+def diffusers_two_stages(table, scheduler):
+    """KDPM2DiscreteScheduler, KDPM2AncestralDiscreteScheduler and DPMSolverSDEScheduler, in y = x/alpha."""
+    levels = table.levels()
+    scheduler = prepared(scheduler, table, interleaved(levels))
+    if hasattr(scheduler, "sigmas_up"):
+        after = torch.cat([levels[1:], levels.new_zeros(1)])
+        up = (after**2 * (levels**2 - after**2) / levels**2) ** 0.5
+        down = (after**2 - up**2) ** 0.5
+        inner = levels.log().lerp(down.log(), 0.5).exp()
+        scheduler.sigmas_up, scheduler.sigmas_down = interleaved(up), interleaved(down)
+        scheduler.sigmas_interpol = interleaved(inner)
+    elif hasattr(scheduler, "sigmas_interpol"):
+        scheduler.sigmas_interpol = interleaved(levels.log().lerp(levels.roll(1).log(), 0.5).exp())
+    module, noise, paths = sys.modules[type(scheduler).__module__], iter(table.noise), iter(table.path_noise)
+    scheduler.noise_sampler = lambda *_: next(paths)
+    drawn = getattr(module, "randn_tensor", None)
+    module.randn_tensor = lambda *_, **__: next(noise)
+    y, times = table.start / table.alpha[0].to(table.dtype), iter(scheduler.timesteps)
+
+    def step(output):
+        nonlocal y
+        y = scheduler.step(output, next(times), y).prev_sample
+        return y
+
+    try:
+        theirs = row_by_row(table, step)
+    finally:
+        module.randn_tensor = drawn
+    return furthest((y * alpha, ours) for y, alpha, ours in zip(theirs, table.alpha[1:], table.states))
+
+
+def diffusers_singlestep(table, scheduler):
+    """DPMSolverSinglestepScheduler, on a grid that has our inner points too."""
+    scheduler = prepared(scheduler, table, (table.all_sigma / table.all_alpha).to(table.dtype))
+    scheduler.order_list = [i + 1 for row in table.rows for i in range(len(row["evaluations"]))]
+    x, times = table.start, iter(scheduler.timesteps)
+    ends = {i + len(row["evaluations"]) - 1 for i, row in table.starts_of_rows()}
+
+    def step(output):
+        nonlocal x
+        ends_row = (scheduler.step_index or 0) in ends
+        scheduler.register_to_config(solver_type="midpoint" if ends_row else "heun")
+        x = scheduler.step(output, next(times), x).prev_sample
+        return x
+
+    return furthest(zip(row_by_row(table, step), table.states))
+
+
+def k_diffusion_step(table, solver, order):
+    """A step of the class DPMSolver, in y = x/alpha: points and states."""
+    outputs, points = iter(table.outputs), []
+
+    def model(y, level):
+        points.append(y)
+        return y - level[:, None] * next(outputs)
+
+    solver, y, states = solver(model), table.start / table.alpha[0].to(table.dtype), []
+    times = -table.levels().log()
+    for k in range(table.steps):
+        y, _ = getattr(solver, f"dpm_solver_{order}_step")(y, times[k], times[k + 1])
+        states.append(y)
+    pairs = [*zip(states, table.alpha[1:], table.states), *zip(points, table.all_alpha, table.points)]
+    return furthest((y * alpha, ours) for y, alpha, ours in pairs)
+
+
 def k_diffusion(table, sample, **options):
-    """A function of k-diffusion, in y = x/alpha."""
+    """A function of k-diffusion, in y = x/alpha. Where it draws its churn by torch.randn_like it is given ours."""
+    churn, drawn = iter(table.noise), torch.randn_like
+    torch.randn_like = lambda _: next(churn)
+    try:
+        return k_diffusion_walk(table, sample, **options)
+    finally:
+        torch.randn_like = drawn
+
+
+def k_diffusion_walk(table, sample, **options):
     outputs, noise, starts = iter(table.outputs), iter(table.noise), []
     model = lambda y, level: y - level[:, None] * next(outputs)
     y = table.start / table.alpha[0].to(table.dtype)
     last = sample(model, y, table.levels(), callback=lambda at: starts.append(at["x"]), disable=True, **options)
+    if "s_churn" in options:
+        # what the callback sees has the churn in it: it is the first point of a step
+        pairs = [(y, table.all_alpha[k], table.points[k]) for y, (k, _) in zip(starts, table.starts_of_rows())]
+        return furthest((y * alpha, ours) for y, alpha, ours in pairs + [(last, table.alpha[-1], table.states[-1])])
     theirs = starts[1:] + [last]
     return furthest((y * alpha, ours) for y, alpha, ours in zip(theirs, table.alpha[1:], table.states))
 
@@ -209,6 +327,13 @@ def pairs_of_diffusers():
         run = lambda: diffusers.DDIMScheduler(num_train_timesteps=len(TABLES[name]["rows"]), clip_sample=False)
         return name, f"DDIM eta {eta}", run, diffusers_ddim, {"eta": eta}
 
+    def single(name, order, algorithm):
+        run = lambda: diffusers.DPMSolverSinglestepScheduler(
+            solver_order=order, algorithm_type=algorithm, lower_order_final=False, final_sigmas_type=zero(name)
+        )
+        return name, f"DPMSolverSinglestep {algorithm} {order}", run, diffusers_singlestep, {}
+
+    two_stages = lambda name, which: (name, which, getattr(diffusers, which + "Scheduler"), diffusers_two_stages, {})
     heun = lambda name: (name, "HeunDiscrete", diffusers.HeunDiscreteScheduler, diffusers_heun, {})
     ancestral = lambda name: (name, "EulerAncestral", diffusers.EulerAncestralDiscreteScheduler, diffusers_euler_ancestral, {})
     present = lambda of, name, *rest: [of(name, *rest)] if name in TABLES else [(name, "", None, None, {})]
@@ -225,6 +350,16 @@ def pairs_of_diffusers():
             found += present(heun, name + end)
         for name in ["denoiser_held", "ancestral"]:
             found += present(ancestral, name + end)
+        for name, which in [
+            ("dpm_solver_single_2", "KDPM2Discrete"),
+            ("dpm_solver_single_2_ancestral", "KDPM2AncestralDiscrete"),
+            ("dpm_solver_pp_sde", "DPMSolverSDE"),
+        ]:
+            found += present(two_stages, name + end, which)
+        for order in [1, 2, 3]:
+            found += present(single, f"dpm_solver_pp_single_{order}{end}", order, "dpmsolver++")
+            if not end:
+                found += present(single, f"dpm_solver_single_{order}", order, "dpmsolver")
         for order in [1, 2, 3]:
             for solver in ["bh1", "bh2"]:
                 found += present(unipc, f"uni_pc_{order}_{solver}{end}", order, solver)
@@ -250,7 +385,65 @@ def pairs_of_k_diffusion():
         found += [(name + end, sampling.sample_heun, {}) for name in ["edm_heun"]]
         found += [(name + end, sampling.sample_euler, {}) for name in ["dpm_solver_ode_1", "ddim_0"]]
         found += [(name + end, sampling.sample_euler_ancestral, {}) for name in ["denoiser_held", "ancestral"]]
+        found += [("edm_heun_churned" + end, sampling.sample_heun, {"s_churn": 2.0})]
+        found += [("dpm_solver_single_2" + end, sampling.sample_dpm_2, {})]
+        found += [("dpm_solver_single_2_churned" + end, sampling.sample_dpm_2, {"s_churn": 2.0})]
+        for name, eta in [("", 1.0), ("_05", 0.5)]:
+            found.append((f"dpm_solver_single_2_ancestral{name}{end}", sampling.sample_dpm_2_ancestral, {"eta": eta}))
+            found.append((f"dpm_solver_pp_single_2_ancestral{name}{end}", sampling.sample_dpmpp_2s_ancestral, {"eta": eta}))
+            found.append((f"dpm_solver_pp_sde{name}{end}", sampling.sample_dpmpp_sde, {"eta": eta}))
+        found.append(("dpm_solver_pp_single_2" + end, sampling.sample_dpmpp_2s_ancestral, {"eta": 0.0}))
+    for order in [1, 2, 3]:
+        found.append((f"dpm_solver_single_{order}", sampling.DPMSolver, {"order": order}))
     return found
+
+
+# What adaptive.json holds: order, tolerances and gains p, i, d of each run. The rest is k-diffusion's defaults.
+ADAPTIVE = [(3, 0.05, 0.0078, (0.0, 1.0, 0.0)), (2, 0.05, 0.0078, (0.0, 1.0, 0.0)), (3, 0.01, 0.001, (0.2, 0.6, 0.1))]
+
+
+def adaptive_run(sample, order, relative, absolute, gains):
+    """k-diffusion's adaptive solver for one chain, on a mixture of N(-1, 0.15) and N(1.5, 0.15) with weights 0.4 and 0.6."""
+    asked, base, state = [], [0], {"accepted": 0}
+
+    def denoiser(y, level):
+        means, variance = torch.tensor([-1.0, 1.5]), 0.15 + level**2
+        weights = torch.softmax(torch.tensor([0.4, 0.6]).log() - (y - means) ** 2 / (2 * variance), -1)
+        again = len(asked) > base[0] + 1 and asked[base[0]] == [float(level), float(y)]
+        if not again:
+            asked.append([float(level), float(y)])
+        return (weights * (means + 0.15 / variance * (y - means))).sum(-1, keepdim=True)
+
+    def tell(at):
+        if at.get("n_accept", 0) > state["accepted"]:
+            base[0] = len(asked)
+        state.update(accepted=at.get("n_accept", 0), rejected=at.get("n_reject", 0))
+
+    p, i, d = gains
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        end = sample(
+            denoiser, torch.tensor([[31.0]]), 0.02, 40.0, callback=tell, disable=True, order=order,
+            rtol=relative, atol=absolute, pcoeff=p, icoeff=i, dcoeff=d,
+        )  # fmt: skip
+    finally:
+        torch.set_default_dtype(default)
+    of = {"order": order, "relative": relative, "absolute": absolute, "gains": [i, p, d]}
+    return {**of, **state, "asked": asked, "end": float(end)}
+
+
+def compare_adaptive(write):
+    """The largest relative difference of adaptive.json from what k-diffusion does now."""
+    from k_diffusion import sampling
+
+    runs = [adaptive_run(sampling.sample_dpm_adaptive, *run) for run in ADAPTIVE]
+    path = pathlib.Path(__file__).parent / "adaptive.json"
+    if write:
+        path.write_text("[\n" + ",\n".join(json.dumps(run) for run in runs) + "\n]\n")
+    numbers = lambda runs: torch.tensor([v for run in runs for v in [n for pair in run["asked"] for n in pair] + [run["end"]]])
+    ours, theirs = numbers(json.loads(path.read_text())), numbers(runs)
+    return float("inf") if len(ours) != len(theirs) else float(((ours - theirs) / theirs).abs().max())
 
 
 def main():
@@ -283,13 +476,19 @@ def main():
 
             def run(dtype):
                 table = Table(name, dtype)
-                noise = iter(table.noise)
+                if inspect.isclass(sample):
+                    return k_diffusion_step(table, sample, **options)
+                noise = iter(table.path_noise or table.noise)
                 given = {"noise_sampler": lambda *_: next(noise)} if takes_noise(sample) else {}
                 return k_diffusion(table, sample, **given, **options)
 
             add(name, "k-diffusion " + sample.__name__ + "".join(f" {k} {v}" for k, v in options.items()), run)
     except (ImportError, AttributeError) as error:
         print("k-diffusion is not compared:", error)
+    else:
+        apart = compare_adaptive("--write-adaptive" in sys.argv)
+        print(f"adaptive.json and k-diffusion's adaptive solver differ by {apart:.1e} of a number")
+        worst = max(worst, apart if apart > 1e-9 else 0.0)
     print(f"{'table':31} {'compared with':66} {'float64':>9} {'shipped':>9}")
     print("\n".join(lines))
     print("no such table:", ", ".join(sorted(missing)) or "none")
