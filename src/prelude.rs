@@ -14,10 +14,10 @@ pub use crate::process::{
 pub use crate::real::Real;
 pub use crate::sampler::{
     AcceleratedDdim, AcceleratedDdpm, AdaptiveFlow, AdaptiveSde, AffineStep, Ancestral, AnnealedLangevin, Corrector,
-    Ddim, DpmSolverPlusPlus, EdmHeun, EulerMaruyama, ExponentialIntegrator, GaussianSplit, Hmc, Mala, NoCorrector,
-    NoPredictor, OuSplit, Outcome, PcnLangevin, Predictor, ProbabilityFlow, Report, ReverseDiffusion, ReverseSde,
-    SampleError, Sampler, Samples, ScoreHmc, ScoreMetropolis, StepContext, UnadjustedLangevin, UnderdampedLangevin,
-    UniPc,
+    Ddim, Deis, DpmSolverPlusPlus, EdmHeun, EulerMaruyama, ExponentialIntegrator, GaussianSplit, Hmc, LinearMultistep,
+    Mala, NoCorrector, NoPredictor, OuSplit, Outcome, PcnLangevin, Predictor, ProbabilityFlow, PseudoLinearMultistep,
+    Report, ReverseDiffusion, ReverseSde, SampleError, Sampler, Samples, ScoreHmc, ScoreMetropolis, StepContext,
+    UnadjustedLangevin, UnderdampedLangevin, UniPc,
 };
 pub use crate::score::{
     Activation, Counted, Dense, ExactScore, LogDensity, Mlp, Parametrisation, PerturbedScore, ProjectedScore,
