@@ -16,8 +16,8 @@ pub use crate::sampler::{
     AcceleratedDdim, AcceleratedDdpm, AdaptiveFlow, AdaptiveSde, AffineStep, Ancestral, AnnealedLangevin, Corrector,
     Ddim, Deis, DpmSolverPlusPlus, EdmHeun, EulerMaruyama, ExponentialIntegrator, GaussianSplit, Hmc, LinearMultistep,
     Mala, NoCorrector, NoPredictor, OuSplit, Outcome, PcnLangevin, Predictor, ProbabilityFlow, PseudoLinearMultistep,
-    Report, ReverseDiffusion, ReverseSde, SampleError, Sampler, Samples, ScoreHmc, ScoreMetropolis, StepContext,
-    UnadjustedLangevin, UnderdampedLangevin, UniPc,
+    Report, ReverseDiffusion, ReverseSde, SaSolver, SampleError, Sampler, Samples, ScoreHmc, ScoreMetropolis,
+    StepContext, UnadjustedLangevin, UnderdampedLangevin, UniPc,
 };
 pub use crate::score::{
     Activation, Counted, Dense, ExactScore, LogDensity, Mlp, Parametrisation, PerturbedScore, ProjectedScore,

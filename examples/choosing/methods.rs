@@ -2,8 +2,8 @@
 
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
-    AcceleratedDdim, AcceleratedDdpm, AdaptiveFlow, AdaptiveSde, Ancestral, Ddim, DpmSolverPlusPlus, DpmSolverRule,
-    EdmHeun, GaussianSplit, ReverseDiffusion, ReverseSde, UniPc,
+    AcceleratedDdim, AcceleratedDdpm, AdaptiveFlow, AdaptiveSde, Ancestral, Ddim, DpmSolverCurvature,
+    DpmSolverPlusPlus, DpmSolverRule, EdmHeun, GaussianSplit, ReverseDiffusion, ReverseSde, UniPc,
 };
 
 /// A predictor and what is said of it.
@@ -58,6 +58,12 @@ pub fn methods(data: &Gaussian) -> Result<Vec<Method>, ParameterError> {
         Method::new("DpmSolverPlusPlus, 2M", ode, false, 2.0, ""),
         Method::new("DpmSolverPlusPlus, 2M SDE, midpoint", sde, true, 2.0, MEAN),
         Method::new("DpmSolverPlusPlus, 2M SDE, Heun", sde.of_second_order(DpmSolverRule::Heun), true, 2.0, MEAN),
+        Method::new("DpmSolverPlusPlus, 3M", ode.of_third_order(DpmSolverCurvature::Parabola), false, 2.0, ""),
+        Method::new("DpmSolverPlusPlus, 3M SDE", sde.of_third_order(DpmSolverCurvature::Parabola), true, 2.0, MEAN),
+        Method::new("LinearMultistep, order 4", LinearMultistep::new(4)?, false, 2.0, ""),
+        Method::new("Deis, order 3", Deis::new(3)?, false, 2.0, ""),
+        Method::new("PseudoLinearMultistep, order 4", PseudoLinearMultistep::new(4)?, false, 2.0, ""),
+        Method::new("SaSolver, orders 3 and 3, tau 1", SaSolver::new(3, 3, 1.0)?, true, 2.0, MEAN),
         Method::new("UniPc, order 2", UniPc::new(2)?, false, 3.0, ""),
         Method::new("UniPc, order 3", UniPc::new(3)?, false, 3.0, ""),
         Method::new(

@@ -1,6 +1,6 @@
 //! [`Deis`]: exponential integrators of Adams-Bashforth type for the probability flow.
 
-use super::differences::{kept, nodes_before, polynomial_of_difference, weights_by_moments};
+use super::differences::{kept, nodes_before, weights_by_moments};
 use super::lambda_step::LambdaStep;
 use super::ratio_step::{RatioStep, noise_prediction};
 use crate::error::ParameterError;
@@ -127,10 +127,10 @@ impl Deis {
             }
             DeisVariable::Time => {
                 let r = nodes_before(site, before, site.over().length(), |node| interval(node).length());
-                let slopes: Vec<_> = (0..before).map(|j| slope(&polynomial_of_difference(&r, j))).collect();
-                moments_of_shift(site).map_or(vec![0.0; before], |moments| {
-                    slopes.iter().map(|slope| slope.iter().zip(&moments).map(|(c, m)| c * m).sum()).collect()
-                })
+                let moments = moments_of_shift(site, step);
+                // l_j' has the coefficients c_1, 2 c_2, ...
+                let moments: Vec<_> = (1..).map(f64::from).zip(moments).map(|(i, m)| i * m).collect();
+                weights_by_moments(&r, &moments)
             }
         }
     }
@@ -160,34 +160,27 @@ fn decaying_moments(h: f64) -> [f64; 3] {
     })
 }
 
-/// The derivative of `sum_i c_i u^i`, without a constant: coefficients of `1, u, ...`.
-fn slope(polynomial: &[f64]) -> Vec<f64> {
-    (1..).map(f64::from).zip(polynomial).map(|(i, c)| i * c).collect()
-}
-
 /// Panels of the quadrature in time. Each is 2/3 as long as the one before; what lies beyond the last is less than the rounding of the
 /// whole, also where `rho` goes to 0 as a root.
 const PANELS: usize = 64;
 
 /// `alpha_v int_0^1 (rho(t(u)) - rho_v) u^i du` for `i` from 0 to 2, with `u` from 0 at `t` to 1 at `v`. `l_j` vanishes at `t` and the
 /// bracket at `v`, so with `l_j'` this is the integral of `l_j` against `rho` by parts, and has no cancellation in short steps.
-/// `None` where the step has no room for a time between its ends.
-fn moments_of_shift(site: &StepSite<'_>) -> Option<[f64; 3]> {
+fn moments_of_shift(site: &StepSite<'_>, whole: RatioStep) -> [f64; 3] {
     let (t, v) = (site.over().from(), site.over().to());
     let mut moments = [0.0; 3];
-    let (mut end, mut found) = (1.0, false);
+    // the bracket over the distance from v, which is smooth although times are rounded
+    let mut slope = whole.shift;
+    let mut end = 1.0;
     for _ in 0..PANELS {
         let begin = end * (2.0 / 3.0);
         for (x, weight) in GAUSS_LEGENDRE {
             let s = begin + (end - begin) * x;
             let time = v + s * (t - v);
-            if time <= v {
-                continue;
+            if time > v {
+                slope = RatioStep::over(site.process(), time, v).shift * ((t - v) / (time - v));
             }
-            found = true;
-            // a time is rounded; over its true distance, the shift is smooth
-            let shift = RatioStep::over(site.process(), time, v).shift * (s * (t - v) / (time - v));
-            let mut power = (end - begin) * weight * shift;
+            let mut power = (end - begin) * weight * s * slope;
             for moment in &mut moments {
                 *moment += power;
                 power *= 1.0 - s;
@@ -195,7 +188,7 @@ fn moments_of_shift(site: &StepSite<'_>) -> Option<[f64; 3]> {
         }
         end = begin;
     }
-    found.then_some(moments)
+    moments
 }
 
 impl<T: Real> Predictor<T> for Deis {

@@ -24,6 +24,7 @@ mod ratio_step;
 mod residual;
 mod reverse_diffusion;
 mod reverse_sde;
+mod sa_solver;
 mod stay;
 mod uni_pc;
 
@@ -46,5 +47,6 @@ pub use probability_flow::ProbabilityFlow;
 pub use pseudo_linear_multistep::{PseudoLinearMultistep, PseudoStart};
 pub use reverse_diffusion::ReverseDiffusion;
 pub use reverse_sde::ReverseSde;
+pub use sa_solver::{SaSolver, SaSolverWeights};
 pub use stay::Stay;
 pub use uni_pc::{UniPc, UniPcCorrection, UniPcScale};
