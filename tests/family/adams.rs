@@ -1,5 +1,5 @@
-//! Multistep predictors of Adams type: linear multistep, DEIS, PNDM, SA-Solver, DPM-Solver++ of third order. Identities, orders,
-//! ends, what is refused.
+//! Multistep predictors of Adams type: linear multistep, DEIS, PNDM, SA-Solver, DPM-Solver++ of third order.
+//! Identities, orders, ends, what is refused.
 
 use score_diffusion::chain_law::{GaussianScore, Normal};
 use score_diffusion::prelude::*;
@@ -118,8 +118,8 @@ fn of_first_order_they_are_ddim() {
                     let expected = ddim(0.0);
                     (step[0] / expected[0] - 1.0).abs().max((step[1] / expected[1] - 1.0).abs())
                 };
-                // some ten roundings on each side; the weight of the score of DPM-Solver++ is sigma^2/alpha_t (1 - e^-h), with
-                // lambda's length good to a few EPS
+                // some ten roundings on each side; the weight of the score of DPM-Solver++ is sigma^2/alpha_t (1 -
+                // e^-h), with lambda's length good to a few EPS
                 let single = TimeGrid::from_nodes(vec![over.from(), over.to()]).unwrap();
                 for rule in &starts {
                     assert!(apart(rule, 0, &single) < 32.0 * EPS, "{process:?} {k} {rule:?}");
@@ -127,7 +127,8 @@ fn of_first_order_they_are_ddim() {
                 for rule in &first {
                     assert!(apart(rule, k, &grid) < 32.0 * EPS, "{process:?} {k} {rule:?}");
                 }
-                // the twins: the same of order 4 where nodes are known, and DDIM with noise where there is some at the end
+                // the twins: the same of order 4 where nodes are known, and DDIM with noise where there is some at the
+                // end
                 assert!(k == 0 || apart(&starts[0], k, &grid) > 1e-3, "{process:?} {k}");
                 let noisy = (ddim(0.1)[1] / ddim(0.0)[1] - 1.0).abs();
                 assert!(process.marginal(over.to()).variance == 0.0 || noisy > 1e-6, "{process:?} {k} {noisy}");
@@ -164,8 +165,8 @@ fn rules_that_are_the_same() {
                 let of = |k| differ(&staged(a, &process, &grid, k), &staged(b, &process, &grid, k));
                 (0..grid.n_steps()).map(of).fold(0.0, f64::max)
             };
-            // coefficients of the score have the size of the largest variance times the ratios of the steps, here below 10^2;
-            // Lagrange's weights of the third order lose another factor of 10
+            // coefficients of the score have the size of the largest variance times the ratios of the steps, here below
+            // 10^2; Lagrange's weights of the third order lose another factor of 10
             let size = process.marginal(grid.horizon()).variance.max(1.0) / process.marginal(grid.horizon()).scale;
             for pair in &same {
                 assert!(apart(pair) < 1e3 * size * 16.0 * EPS, "{process:?} {pair:?} {:e}", apart(pair));
@@ -190,8 +191,8 @@ fn rules_that_are_the_same() {
     }
 }
 
-/// Where `sigma/alpha` is the time, polynomials in both are the same; on even grids the coefficients are those of Adams and
-/// Bashforth.
+/// Where `sigma/alpha` is the time, polynomials in both are the same; on even grids the coefficients are those of Adams
+/// and Bashforth.
 #[test]
 fn where_rho_is_time() {
     let process: Process = Arc::new(VarianceExploding::linear());
@@ -201,7 +202,8 @@ fn where_rho_is_time() {
             for k in 0..grid.n_steps() {
                 let time = staged(&deis(order, DeisVariable::Time), &process, &grid, k);
                 let apart = differ(&time, &staged(&lms(order), &process, &grid, k));
-                // weights below 100; the quadrature leaves 1e-17 of what lies beyond its last panel, and rounds 512 terms
+                // weights below 100; the quadrature leaves 1e-17 of what lies beyond its last panel, and rounds 512
+                // terms
                 assert!(apart < 100.0 * 64.0 * EPS, "{order} {k} {apart:e}");
             }
         }
@@ -225,7 +227,8 @@ fn where_rho_is_time() {
     }
 }
 
-/// `sum_j w_j E_j = int E drho` where `E` is a power of the rule's variable below its order, by Simpson's rule over the step.
+/// `sum_j w_j E_j = int E drho` where `E` is a power of the rule's variable below its order, by Simpson's rule over the
+/// step.
 #[test]
 fn weights_integrate_polynomials() {
     let variables: [(fn(usize) -> Rule, fn(f64, f64) -> f64); 3] = [
@@ -288,8 +291,8 @@ fn the_shortest_steps_keep_their_digits() {
     }
 }
 
-/// On data that is one point the denoiser is that point and the noise prediction does not change along the flow: every rule is
-/// exact at any number of steps, also with one, and down to time 0.
+/// On data that is one point the denoiser is that point and the noise prediction does not change along the flow: every
+/// rule is exact at any number of steps, also with one, and down to time 0.
 #[test]
 fn a_point_is_exact() {
     use DeisVariable::{LogRho, Time};
@@ -316,8 +319,9 @@ fn a_point_is_exact() {
                 let (steps, solver) = (grid.n_steps(), solver(&process, any_score(), grid.clone(), rule()));
                 let start = Normal::isotropic(vec![from.scale * 1.3], from.variance).unwrap();
                 let law = point.law_of_sampler_from(&solver, &start).unwrap();
-                // sums of terms as large as sigma_u/alpha_u at the horizon, a few roundings a step; weights of differences, which
-                // vanish up to rounding, are below 40 here (order 4 after a step of 0.08 and one of 0.3)
+                // sums of terms as large as sigma_u/alpha_u at the horizon, a few roundings a step; weights of
+                // differences, which vanish up to rounding, are below 40 here (order 4 after a step of 0.08 and one of
+                // 0.3)
                 let tolerance = 40.0 * 32.0 * EPS * steps as f64 * (1.0 + from.std_dev() / from.scale);
                 let (mean, variance) = (law.mean()[0], law.covariance()[(0, 0)]);
                 let name = format!("{process:?} {:?} {:?}", grid.nodes(), rule());
@@ -388,8 +392,8 @@ fn error_on_mixture(rule: Rule, grid: TimeGrid) -> f64 {
     end.batch().as_slice().iter().zip(STARTS).map(|(x, start)| (x - end_of_flow(start)).abs()).fold(0.0, f64::max)
 }
 
-/// An error of `C h^p (1 + O(h))` has the order `p + O(h)` between N and 2N steps, and h is 0.01 in lambda, so 0.1 tells all whole
-/// orders apart.
+/// An error of `C h^p (1 + O(h))` has the order `p + O(h)` between N and 2N steps, and h is 0.01 in lambda, so 0.1
+/// tells all whole orders apart.
 fn is_of_order(p: f64, coarse: f64, fine: f64) -> bool {
     ((coarse / fine).abs().log2() - p).abs() < 0.1
 }
@@ -464,7 +468,8 @@ fn orders_on_the_flow() {
             let grid = |n| in_lambda(&ou, FLOW, n, power);
             let [coarse, fine] = [320, 640].map(|n| error_on_mixture(rule(), grid(n)));
             assert!(is_of_order(order, coarse, fine), "{power} {:?}: {coarse:e} {fine:e}", rule());
-            // the twin: coefficients that are off by what the rule's error is, at each step, which costs one order in the end
+            // the twin: coefficients that are off by what the rule's error is, at each step, which costs one order in
+            // the end
             let twin = |n: usize| Box::new(Skewed(rule(), coarse * (320.0 / n as f64).powf(order))) as Rule;
             let [coarse, fine] = [320, 640].map(|n| error_on_mixture(twin(n), grid(n)));
             assert!(!is_of_order(order, coarse, fine), "{power} {:?}: {coarse:e} {fine:e}", rule());

@@ -21,21 +21,23 @@ use crate::sampler::staged::StagedStep;
 /// x <- alpha_v (x/alpha_t + sum_j w_j E_j),    w_j = int_(rho_t)^(rho_v) l_j(z(rho)) drho
 /// l_j(z) = prod_(k != j) (z - z_k)/(z_j - z_k),    z = log rho or z = t
 /// ```
-/// [`DeisVariable`] says what `z` is: `log rho` by default, which is minus the `lambda` of the DPM-Solver papers, so that the rule does not
-/// depend on how the process counts time. With `z = rho` the rule is [`LinearMultistep`](super::LinearMultistep).
+/// [`DeisVariable`] says what `z` is: `log rho` by default, which is minus the `lambda` of the DPM-Solver papers, so
+/// that the rule does not depend on how the process counts time. With `z = rho` the rule is
+/// [`LinearMultistep`](super::LinearMultistep).
 ///
-/// One evaluation per step. Node `k` knows `k` nodes before, so the first step is of order 1, which is DDIM with `eta = 0`
-/// ([`Ddim`](super::Ddim)), the second of at most 2, and so on. The steps are of order `p`. The first step leaves an error of
-/// the order of its length squared, so the order as a whole is `min(p, 2)` where all steps are of one length, and `p` on
-/// grids that begin with short steps. In `log rho` a step that ends without noise (`sigma_v = 0`) is of first order, and
-/// gives `alpha_v D`: its nodes lie infinitely far from its end. In time it is of order `p`.
+/// One evaluation per step. Node `k` knows `k` nodes before, so the first step is of order 1, which is DDIM with `eta =
+/// 0` ([`Ddim`](super::Ddim)), the second of at most 2, and so on. The steps are of order `p`. The first step leaves an
+/// error of the order of its length squared, so the order as a whole is `min(p, 2)` where all steps are of one length,
+/// and `p` on grids that begin with short steps. In `log rho` a step that ends without noise (`sigma_v = 0`) is of
+/// first order, and gives `alpha_v D`: its nodes lie infinitely far from its end. In time it is of order `p`.
 ///
-/// The rule carries noise predictions from step to step: a corrector that moves the chains between two steps makes them stale;
-/// one that works at the horizon does not. The weights grow with the ratio of a step in `z` to those before it.
+/// The rule carries noise predictions from step to step: a corrector that moves the chains between two steps makes them
+/// stale; one that works at the horizon does not. The weights grow with the ratio of a step in `z` to those before it.
 ///
 /// # Other libraries
 /// - diffusers' `DEISMultistepScheduler` with its `solver_order` of 1 to 3 is this rule in `log rho`. Its
-///   `lower_order_final` is true by default and lowers the orders of the last two steps on grids of fewer than 15; here they stay.
+///   `lower_order_final` is true by default and lowers the orders of the last two steps on grids of fewer than 15; here
+///   they stay.
 /// - The paper's rho-AB and t-AB of degree `r` are of order `r + 1` here.
 ///
 /// # Errors
@@ -75,8 +77,8 @@ pub enum DeisVariable {
     /// `log(sigma/alpha)`. The integrals have a closed form.
     #[default]
     LogRho,
-    /// The time of the process: t-AB-DEIS, the paper's first choice. The same chain under another clock is another rule. The
-    /// integrals are done by Gauss-Legendre quadrature on panels that shrink towards the end of the step.
+    /// The time of the process: t-AB-DEIS, the paper's first choice. The same chain under another clock is another
+    /// rule. The integrals are done by Gauss-Legendre quadrature on panels that shrink towards the end of the step.
     Time,
 }
 
@@ -160,12 +162,13 @@ fn decaying_moments(h: f64) -> [f64; 3] {
     })
 }
 
-/// Panels of the quadrature in time. Each is 2/3 as long as the one before; what lies beyond the last is less than the rounding of the
-/// whole, also where `rho` goes to 0 as a root.
+/// Panels of the quadrature in time. Each is 2/3 as long as the one before; what lies beyond the last is less than the
+/// rounding of the whole, also where `rho` goes to 0 as a root.
 const PANELS: usize = 64;
 
-/// `alpha_v int_0^1 (rho(t(u)) - rho_v) u^i du` for `i` from 0 to 2, with `u` from 0 at `t` to 1 at `v`. `l_j` vanishes at `t` and the
-/// bracket at `v`, so with `l_j'` this is the integral of `l_j` against `rho` by parts, and has no cancellation in short steps.
+/// `alpha_v int_0^1 (rho(t(u)) - rho_v) u^i du` for `i` from 0 to 2, with `u` from 0 at `t` to 1 at `v`. `l_j` vanishes
+/// at `t` and the bracket at `v`, so with `l_j'` this is the integral of `l_j` against `rho` by parts, and has no
+/// cancellation in short steps.
 fn moments_of_shift(site: &StepSite<'_>, whole: RatioStep) -> [f64; 3] {
     let (t, v) = (site.over().from(), site.over().to());
     let mut moments = [0.0; 3];
@@ -245,7 +248,8 @@ mod tests {
     use super::*;
     use crate::math::quadrature;
 
-    /// Against 8-point panels, exact to rounding for these exponents. The recurrence loses a factor of some 10 at `h = 1`.
+    /// Against 8-point panels, exact to rounding for these exponents. The recurrence loses a factor of some 10 at `h =
+    /// 1`.
     #[test]
     fn moments_are_their_integrals() {
         for h in [1e-12, 0.3, 0.999_999, 1.0, 1.7, 9.0, 40.0_f64] {

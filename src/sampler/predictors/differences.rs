@@ -3,8 +3,8 @@
 use crate::sampler::combination::{Combination, Term};
 use crate::sampler::site::StepSite;
 
-/// Coefficients of `u, u^2, ...` in the weight of a difference. A function has the value `m_0` at `u = 0` and `m_j` at `r_j`;
-/// the polynomial through all of them is `m_0 + sum_j l_j(u) (m_j - m_0)`, and this is `l_j`.
+/// Coefficients of `u, u^2, ...` in the weight of a difference. A function has the value `m_0` at `u = 0` and `m_j` at
+/// `r_j`; the polynomial through all of them is `m_0 + sum_j l_j(u) (m_j - m_0)`, and this is `l_j`.
 pub(super) fn polynomial_of_difference(r: &[f64], j: usize) -> Vec<f64> {
     // Lagrange's polynomial of point j over r is prod (u - r_k)/(r_j - r_k), times u/r_j for the zero at 0
     let mut polynomial = vec![1.0 / r[j]];
@@ -25,8 +25,8 @@ pub(super) fn weights_by_moments(r: &[f64], moments: &[f64]) -> Vec<f64> {
     (0..r.len()).map(weight).collect()
 }
 
-/// Where the values of the nodes before lie, in steps of this length: `r_j < 0`. `length_of` says how long an earlier step
-/// was, by its node.
+/// Where the values of the nodes before lie, in steps of this length: `r_j < 0`. `length_of` says how long an earlier
+/// step was, by its node.
 pub(super) fn nodes_before(site: &StepSite<'_>, n: usize, length: f64, length_of: impl Fn(usize) -> f64) -> Vec<f64> {
     let mut back = 0.0;
     let mut node = |j: usize| {

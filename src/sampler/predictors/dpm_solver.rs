@@ -42,10 +42,13 @@ use crate::sampler::step::AffineStep;
 ///
 /// One evaluation per step. Two steps are of first order whatever was asked for: the first, which knows no denoiser before,
 /// and one that ends without noise (`sigma_v = 0`), which gives `alpha_v D_t` and draws nothing. The order of the flow is 2,
-/// and the weak order on Gaussian data is 2 as well. The steps of third order for the flow are of order 3 with
-/// [`DpmSolverCurvature::Parabola`], where they are UniP-3 ([`UniPc`](super::UniPc)); as the first step is of order 1, the order as a whole is
-/// 3 on grids that begin with short steps, and on evenly spaced ones an error of order 2 is left, a small one. Of first order the rule is DDIM with `eta = 0` there and here, and
+/// and the weak order on Gaussian data is 2 as well. Of first order the rule is DDIM with `eta = 0` there and here, and
 /// [`ExponentialIntegrator::DenoiserHeld`](super::ExponentialIntegrator) for `eta = 1`.
+///
+/// The steps of third order for the flow are of order 3 with [`DpmSolverCurvature::Parabola`], where they are UniP-3
+/// ([`UniPc`](super::UniPc)); as the first step is of order 1, the order as a whole is 3 on grids that begin with short
+/// steps, and on evenly spaced ones a small error of order 2 is left. With noise, `eta > 0`, the variance on Gaussian
+/// data converges with order 2 all the same, with a smaller error than that of second order.
 ///
 /// The rule extrapolates from where the chain was. A corrector that moves the chains between two of its steps takes the
 /// second order away; one that works at the horizon does not. So do grids whose steps in lambda grow suddenly: the
@@ -120,8 +123,8 @@ pub enum DpmSolverCurvature {
     /// `q = 2`: the integral of the parabola through the three denoisers, which has third order.
     #[default]
     Parabola,
-    /// `q = 1`: as the authors' code, diffusers and k-diffusion have it. There `D2`, which is half of a second derivative, stands
-    /// where the derivation has the whole. Its steps are of second order.
+    /// `q = 1`: as the authors' code, diffusers and k-diffusion have it. There `D2`, which is half of a second
+    /// derivative, stands where the derivation has the whole. Its steps are of second order.
     Halved,
 }
 

@@ -11,32 +11,34 @@ use crate::sampler::staged::StagedStep;
 
 /// The linear multistep method (LMS) of order 1 to 4 for the probability flow: Adams-Bashforth on the grid as it is.
 ///
-/// In `y = x/alpha` and `rho = sigma/alpha` the flow is `dy/drho = E`, the noise prediction `-sigma s`. A step from `t` to `v`
-/// integrates the polynomial in `rho` through the noise predictions of the last `p` nodes:
+/// In `y = x/alpha` and `rho = sigma/alpha` the flow is `dy/drho = E`, the noise prediction `-sigma s`. A step from `t`
+/// to `v` integrates the polynomial in `rho` through the noise predictions of the last `p` nodes:
 ///
 /// ```text
 /// x <- alpha_v (x/alpha_t + sum_j w_j E_j),    w_j = int_(rho_t)^(rho_v) prod_(k != j) (rho - rho_k)/(rho_j - rho_k) drho
 /// ```
-/// One evaluation per step. Node `k` knows `k` nodes before, so the first step is of order 1, which is DDIM with `eta = 0`
-/// ([`Ddim`](super::Ddim)), the second of at most 2, and so on. The steps are of order `p`. The first step leaves an error of
-/// the order of its length squared, so the order as a whole is `min(p, 2)` where all steps are of one length, and `p` on
-/// grids that begin with short steps. Nothing is special at `sigma_v = 0`, where the last step is of order `p` too.
+/// One evaluation per step. Node `k` knows `k` nodes before, so the first step is of order 1, which is DDIM with `eta =
+/// 0` ([`Ddim`](super::Ddim)), the second of at most 2, and so on. The steps are of order `p`. The first step leaves an
+/// error of the order of its length squared, so the order as a whole is `min(p, 2)` where all steps are of one length,
+/// and `p` on grids that begin with short steps. Nothing is special at `sigma_v = 0`, where the last step is of order
+/// `p` too.
 ///
-/// The rule carries noise predictions from step to step: a corrector that moves the chains between two steps makes them stale;
-/// one that works at the horizon does not. The weights grow with the ratio of a step in `rho` to those before it. Grids that are even in the
-/// log-SNR or of Karras's form, whose steps in `rho` only shrink, keep them small.
+/// The rule carries noise predictions from step to step: a corrector that moves the chains between two steps makes them
+/// stale; one that works at the horizon does not. The weights grow with the ratio of a step in `rho` to those before
+/// it. Grids that are even in the log-SNR or of Karras's form, whose steps in `rho` only shrink, keep them small.
 ///
 /// # Other libraries
 /// - k-diffusion's `sample_lms` with its `order`, 4 by default, in the coordinates `x/alpha`. The same for diffusers'
 ///   `LMSDiscreteScheduler`. Both integrate the polynomials by adaptive quadrature with a tolerance of 1e-4; here the
 ///   integrals are exact.
-/// - [`Deis`](super::Deis) with polynomials in `log rho` or `t`; DEIS with polynomials in `rho` (rho-AB in the paper's terms) is this rule.
+/// - [`Deis`](super::Deis) with polynomials in `log rho` or `t`; DEIS with polynomials in `rho` (rho-AB in the paper's
+///   terms) is this rule.
 ///
 /// # Errors
 /// [`ParameterError`] from [`new`](Self::new) unless the order is 1, 2, 3 or 4.
 /// # Source
-/// Bashforth, Adams 1883, for steps of any length as in Hairer, Norsett, Wanner, "Solving ordinary differential equations I",
-/// III.5; for diffusion models Crowson's k-diffusion, 2022.
+/// Bashforth, Adams 1883, for steps of any length as in Hairer, Norsett, Wanner, "Solving ordinary differential
+/// equations I", III.5; for diffusion models Crowson's k-diffusion, 2022.
 /// # Example
 /// ```
 /// use score_diffusion::prelude::*;

@@ -11,8 +11,8 @@ use crate::sampler::staged::StagedStep;
 
 /// The pseudo linear multistep method of order 1 to 4: PNDM, PLMS and iPNDM.
 ///
-/// DDIM's step, with the noise prediction replaced by what Adams and Bashforth extrapolate from the last nodes as if they were
-/// evenly spaced:
+/// DDIM's step, with the noise prediction replaced by what Adams and Bashforth extrapolate from the last nodes as if
+/// they were evenly spaced:
 ///
 /// ```text
 /// phi(x, E; t -> v) = alpha_v (x/alpha_t - (sigma_t/alpha_t - sigma_v/alpha_v) E)
@@ -23,22 +23,23 @@ use crate::sampler::staged::StagedStep;
 /// order 3   b = (23, -16, 5)/12
 /// order 4   b = (55, -59, 37, -9)/24
 /// ```
-/// `E_0` is the noise prediction `-sigma s` at `t`, `E_j` that of `j` nodes before. One evaluation per step, and what the start takes more
-/// ([`PseudoStart`]). The coefficients are those of nodes that are evenly spaced in the variable in which `sigma/alpha` is linear. On
-/// such grids the steps are those of [`LinearMultistep`](super::LinearMultistep), and of order `p`. On others they are of order 2, however high
-/// `p` is, if the lengths of neighbouring steps differ by the order of the step's length squared, as they do where a
-/// smooth function of `k/N` gives the nodes; and of order 1 else. Nothing is special at `sigma_v = 0`.
+/// `E_0` is the noise prediction `-sigma s` at `t`, `E_j` that of `j` nodes before. One evaluation per step, and what
+/// the start takes more ([`PseudoStart`]). The coefficients are those of nodes that are evenly spaced in the variable
+/// in which `sigma/alpha` is linear. On such grids the steps are those of [`LinearMultistep`](super::LinearMultistep),
+/// and of order `p`. On others they are of order 2, however high `p` is, if the lengths of neighbouring steps differ by
+/// the order of the step's length squared, as they do where a smooth function of `k/N` gives the nodes; and of order 1
+/// else. Nothing is special at `sigma_v = 0`.
 ///
-/// The rule carries noise predictions from step to step: a corrector that moves the chains between two steps makes them stale;
-/// one that works at the horizon does not.
+/// The rule carries noise predictions from step to step: a corrector that moves the chains between two steps makes them
+/// stale; one that works at the horizon does not.
 ///
 /// # Other libraries
-/// - diffusers' `PNDMScheduler` is `new(4)` with [`PseudoStart::Heun`] for `skip_prk_steps = True`, as Stable Diffusion used it (PLMS), and
-///   with [`PseudoStart::RungeKutta`] for `False` (the paper's F-PNDM). Its middle of a step is a whole timestep; here it is
-///   the middle.
+/// - diffusers' `PNDMScheduler` is `new(4)` with [`PseudoStart::Heun`] for `skip_prk_steps = True`, as Stable Diffusion
+///   used it (PLMS), and with [`PseudoStart::RungeKutta`] for `False` (the paper's F-PNDM). Its middle of a step is a
+///   whole timestep; here it is the middle.
 /// - diffusers' `IPNDMScheduler` is `new(4)` with [`PseudoStart::LowerOrder`].
-/// - Both are for grids even in the timesteps. On Karras's grids [`LinearMultistep`](super::LinearMultistep) and [`Deis`](super::Deis)
-///   know the lengths of the steps.
+/// - Both are for grids even in the timesteps. On Karras's grids [`LinearMultistep`](super::LinearMultistep) and
+///   [`Deis`](super::Deis) know the lengths of the steps.
 ///
 /// # Errors
 /// [`ParameterError`] from [`new`](Self::new) unless the order is 1, 2, 3 or 4.
@@ -65,7 +66,8 @@ pub struct PseudoLinearMultistep {
     start: PseudoStart,
 }
 
-/// The first steps of [`PseudoLinearMultistep`], which know too few nodes. A step of the start that ends without noise is of order 1.
+/// The first steps of [`PseudoLinearMultistep`], which know too few nodes. A step of the start that ends without noise
+/// is of order 1.
 ///
 /// ```
 /// use score_diffusion::prelude::*;
@@ -91,7 +93,8 @@ pub enum PseudoStart {
     /// x~ = phi(x, E(x, t); t -> v),    x <- phi(x, (E(x, t) + E(x~, v))/2; t -> v)
     /// ```
     Heun,
-    /// The pseudo Runge-Kutta method in the first `p - 1` steps: F-PNDM. Three evaluations more in each. `m = (t + v)/2`:
+    /// The pseudo Runge-Kutta method in the first `p - 1` steps: F-PNDM. Three evaluations more in each. `m = (t +
+    /// v)/2`:
     ///
     /// ```text
     /// e1 = E(x, t),   e2 = E(phi(x, e1; t -> m), m),   e3 = E(phi(x, e2; t -> m), m),   e4 = E(phi(x, e3; t -> v), v)

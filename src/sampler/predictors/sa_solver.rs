@@ -12,8 +12,8 @@ use crate::sampler::staged::StagedStep;
 
 /// SA-Solver: Adams methods for the reverse SDE with the noise `tau g`, in its form for the denoiser.
 ///
-/// With `lambda = ln(alpha/sigma)`, a step from `t` to `v` of length `h = lambda_v - lambda_t`, `z = (1 + tau^2) h`, the
-/// denoiser `m_0` at `t`, and those of the nodes before, `m_j` at `lambda_t + r_j h` with `r_j < 0`:
+/// With `lambda = ln(alpha/sigma)`, a step from `t` to `v` of length `h = lambda_v - lambda_t`, `z = (1 + tau^2) h`,
+/// the denoiser `m_0` at `t`, and those of the nodes before, `m_j` at `lambda_t + r_j h` with `r_j < 0`:
 ///
 /// ```text
 /// base = (sigma_v/sigma_t) e^(-tau^2 h) x + alpha_v (1 - e^-z) m_0 + sigma_v sqrt(1 - e^(-2 tau^2 h)) xi
@@ -22,33 +22,36 @@ use crate::sampler::staged::StagedStep;
 ///
 /// w_j = z int_0^1 e^(-z (1-u)) l_j(u) du,    l_j Lagrange's polynomials through the nodes of the sum and u = 0
 /// ```
-/// The noise is the same in both. A corrector of order 1 knows `m` alone: `base` has `m` in the place of `m_0`; one of order
-/// 0 does nothing. `D(x~, v)` is kept as the `m_0` of the next step. So a step costs one evaluation, at its end, and the
-/// first two; the last step is not corrected, so `N` steps cost `N` evaluations. Without a corrector the evaluation
-/// is at the beginning of the step.
+/// The noise is the same in both. A corrector of order 1 knows `m` alone: `base` has `m` in the place of `m_0`; one of
+/// order 0 does nothing. `D(x~, v)` is kept as the `m_0` of the next step. So a step costs one evaluation, at its end,
+/// and the first two; the last step is not corrected, so `N` steps cost `N` evaluations. Without a corrector the
+/// evaluation is at the beginning of the step.
 ///
 /// `tau = 0` is the probability flow and 1 the reverse SDE; `tau^2` is the `eta` of
-/// [`DpmSolverPlusPlus`](super::DpmSolverPlusPlus), whose Heun rule of second order and parabola of third are SA-Predictors. For `tau = 0`
-/// the pair of orders `(p, p + 1)` is UniPC of order `p` ([`UniPc`](super::UniPc)), but for two weights ([`SaSolverWeights`]).
+/// [`DpmSolverPlusPlus`](super::DpmSolverPlusPlus), whose Heun rule of second order and parabola of third are
+/// SA-Predictors. For `tau = 0` the pair of orders `(p, p + 1)` is UniPC of order `p` ([`UniPc`](super::UniPc)), but
+/// for two weights ([`SaSolverWeights`]).
 ///
-/// Order for the flow: steps are of order `p` without a corrector, and of order `min(q, p + 1)` with one. Node `k` knows `k` nodes
-/// before, so the first steps are of lower order. They cost nothing on grids that begin with short steps; on evenly spaced
-/// ones the order as a whole is at most 2 without a corrector and 3 with one. For `tau > 0` the variance on Gaussian data
-/// converges with order 2, or 1 for `(1, 0)` and `(1, 1)`, and its mean is exact: the path of the denoiser is rough, and no
-/// polynomial knows the noise within a step. A step that ends without noise gives `alpha_v m_0`.
+/// Order for the flow: steps are of order `p` without a corrector, and of order `min(q, p + 1)` with one. Node `k`
+/// knows `k` nodes before, so the first steps are of lower order. They cost nothing on grids that begin with short
+/// steps; on evenly spaced ones the order as a whole is at most 2 without a corrector and 3 with one. For `tau > 0` the
+/// variance on Gaussian data converges with order 2, or 1 for `(1, 0)` and `(1, 1)`, and its mean is exact: the path of
+/// the denoiser is rough, and no polynomial knows the noise within a step. A step that ends without noise gives
+/// `alpha_v m_0`.
 ///
 /// The rule carries a denoiser from one step to the next. A corrector of the sampler that moves the chains between two
 /// steps makes it stale; one that works at the horizon does not.
 ///
 /// # Other libraries
-/// diffusers' `SASolverScheduler` with `algorithm_type` `data_prediction` is this rule with [`SaSolverWeights::Simplified`], its
-/// `predictor_order` (2 by default) and `corrector_order` (2), both counted as here, and a `tau_func` that is constant. Its
-/// default `tau_func` is 1 for timesteps from 200 to 800 and 0 elsewhere: here `tau` is the same in all steps. Its `lower_order_final` is true by
-/// default ([`with_lower_order_final`](Self::with_lower_order_final)); ours is not, as it costs the order.
+/// diffusers' `SASolverScheduler` with `algorithm_type` `data_prediction` is this rule with
+/// [`SaSolverWeights::Simplified`], its `predictor_order` (2 by default) and `corrector_order` (2), both counted as
+/// here, and a `tau_func` that is constant. Its default `tau_func` is 1 for timesteps from 200 to 800 and 0 elsewhere:
+/// here `tau` is the same in all steps. Its `lower_order_final` is true by default
+/// ([`with_lower_order_final`](Self::with_lower_order_final)); ours is not, as it costs the order.
 ///
 /// # Errors
-/// [`ParameterError`] from [`new`](Self::new) unless the predictor's order is 1, 2 or 3, the corrector's at most 4, and `tau`
-/// finite and not negative.
+/// [`ParameterError`] from [`new`](Self::new) unless the predictor's order is 1, 2 or 3, the corrector's at most 4, and
+/// `tau` finite and not negative.
 /// # Source
 /// Xue, Yi, Luo, Zhang, Sun, Li, Ma 2023 (arXiv 2309.05019), equations 14 to 18.
 /// # Example
@@ -87,8 +90,8 @@ pub enum SaSolverWeights {
     /// The integral of the line through both denoisers, `w = (1 - (1 - e^-z)/z)/r`, as in the paper.
     #[default]
     Exact,
-    /// `w = z/(2 r)`, the same up to the order of `z^2`: as the authors' code and diffusers have it. For `tau = 0` these are the weights of
-    /// UniPC with `B(h) = -h`.
+    /// `w = z/(2 r)`, the same up to the order of `z^2`: as the authors' code and diffusers have it. For `tau = 0`
+    /// these are the weights of UniPC with `B(h) = -h`.
     Simplified,
 }
 
@@ -116,8 +119,8 @@ impl SaSolver {
         Self { weights, ..self }
     }
 
-    /// The same with orders that fall to the end, or not: the predictor's is 1 in the last step and 2 in the one before, and the
-    /// corrector's 2 and 3. `false` by default.
+    /// The same with orders that fall to the end, or not: the predictor's is 1 in the last step and 2 in the one
+    /// before, and the corrector's 2 and 3. `false` by default.
     #[must_use]
     pub fn with_lower_order_final(self, lower_order_final: bool) -> Self {
         Self { lower_order_final, ..self }
