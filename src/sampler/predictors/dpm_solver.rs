@@ -12,6 +12,7 @@ use crate::sampler::predictor::Predictor;
 use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
 use crate::sampler::step::AffineStep;
+use std::fmt;
 
 /// DPM-Solver++ and SDE-DPM-Solver++, of first, second and third order, with any stochasticity between and beyond.
 ///
@@ -80,7 +81,7 @@ use crate::sampler::step::AffineStep;
 /// assert!((samples.batch().row(0).variance() - 4.1).abs() < 0.3);
 /// # Ok::<(), ParameterError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "portable_form::Form", into = "portable_form::Form"))]
 pub struct DpmSolverPlusPlus {
@@ -223,6 +224,18 @@ impl DpmSolverPlusPlus {
         // 0 times an infinite length would be NaN
         let decayed = if step.ends_clean() { 0.0 } else { -exp_m1(-2.0 * self.eta * step.length) };
         (step.to.variance * decayed).sqrt()
+    }
+}
+
+/// The third order is shown where there is one: step tables name rules by this text.
+impl fmt::Debug for DpmSolverPlusPlus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("DpmSolverPlusPlus");
+        shown.field("second_order", &self.second_order);
+        if self.third_order.is_some() {
+            shown.field("third_order", &self.third_order);
+        }
+        shown.field("eta", &self.eta).field("lower_order_final", &self.lower_order_final).finish()
     }
 }
 
