@@ -12,6 +12,7 @@ use std::sync::Arc;
 type Score = Box<dyn ScoreModel<Scalar = f64>>;
 type Process = Arc<dyn ForwardProcess>;
 type Rule = Box<dyn Predictor<f64>>;
+type MakeRule = fn() -> Rule;
 type Solver = ReverseSolver<Score, Process, Rule>;
 
 const EPS: f64 = f64::EPSILON;
@@ -231,7 +232,9 @@ fn where_rho_is_time() {
 /// step.
 #[test]
 fn weights_integrate_polynomials() {
-    let variables: [(fn(usize) -> Rule, fn(f64, f64) -> f64); 3] = [
+    type OfOrder = fn(usize) -> Rule;
+    type Variable = fn(f64, f64) -> f64;
+    let variables: [(OfOrder, Variable); 3] = [
         (lms, |rho, _| rho),
         (|p| deis(p, DeisVariable::LogRho), |rho, _| rho.ln()),
         (|p| deis(p, DeisVariable::Time), |_, t| t),
@@ -297,7 +300,7 @@ fn the_shortest_steps_keep_their_digits() {
 fn a_point_is_exact() {
     use DeisVariable::{LogRho, Time};
     let point = GaussianScore::exact(Gaussian::isotropic(vec![1.3], 0.0).unwrap());
-    let all: Vec<fn() -> Rule> = vec![
+    let all: Vec<MakeRule> = vec![
         || lms(4),
         || deis(4, LogRho),
         || deis(4, Time),
@@ -428,7 +431,7 @@ fn orders_on_the_flow() {
     use SaSolverWeights::{Exact, Simplified};
     let ou: Process = Arc::new(OrnsteinUhlenbeck);
     // steps of one length in lambda, where the first step leaves order 2, or 3 if it is corrected
-    let even: Vec<(f64, fn() -> Rule)> = vec![
+    let even: Vec<(f64, MakeRule)> = vec![
         (1.0, || lms(1)),
         (2.0, || lms(2)),
         (2.0, || deis(2, LogRho)),
@@ -448,7 +451,7 @@ fn orders_on_the_flow() {
         (3.0, || sa(2, 3, 0.0, Simplified)),
     ];
     // the first step of the order of 1/N^2
-    let soft: Vec<(f64, fn() -> Rule)> = vec![
+    let soft: Vec<(f64, MakeRule)> = vec![
         (2.0, || lms(2)),
         (3.0, || lms(3)),
         (4.0, || lms(4)),
@@ -485,7 +488,7 @@ fn orders_on_gaussian_data() {
     use DpmSolverRule::Heun;
     use SaSolverWeights::{Exact, Simplified};
     // evenly in lambda for 1, with a first step of the order of 1/N^2 for 2
-    let rules: Vec<(i32, f64, fn() -> Rule)> = vec![
+    let rules: Vec<(i32, f64, MakeRule)> = vec![
         (1, 2.0, || lms(2)),
         (2, 3.0, || lms(3)),
         (2, 4.0, || lms(4)),
@@ -548,7 +551,7 @@ fn error_on_gaussian(process: &Process, ends: (f64, f64), rule: Rule, n: usize, 
 fn evaluations_are_counted() {
     let process: Process = Arc::new(OrnsteinUhlenbeck);
     // one step, six; the same down to no noise, with seven
-    let rules: [(fn() -> Rule, [u64; 4]); 8] = [
+    let rules: [(MakeRule, [u64; 4]); 8] = [
         (|| lms(4), [1, 6, 1, 7]),
         (|| deis(3, DeisVariable::LogRho), [1, 6, 1, 7]),
         (|| dpm(1.0, DpmSolverRule::Heun, DpmSolverCurvature::Parabola), [1, 6, 1, 7]),
