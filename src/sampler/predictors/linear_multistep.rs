@@ -44,7 +44,7 @@ use crate::sampler::staged::StagedStep;
 /// use score_diffusion::prelude::*;
 /// let ve = VarianceExploding::linear();
 /// let law = GaussianMixture::isotropic(&[0.5, 0.5], &[vec![-2.0, 0.0], vec![2.0, 0.0]], &[0.1, 0.1])?;
-/// let grid = TimeGrid::karras(&ve, 80.0, 0.002, 7.0, 30)?.extended_to_zero();
+/// let grid = TimeGrid::karras(&ve, 80.0, 0.002, 30, 7.0)?.extended_to_zero();
 /// let sampler = PredictorCorrector::under(ve, ExactScore::new(law, ve), grid)?.with_predictor(LinearMultistep::new(4)?)?;
 /// let samples = sampler.sample_seeded(1000, 1).unwrap();
 /// assert!((samples.batch().row(0).variance() - 4.1).abs() < 0.3);
