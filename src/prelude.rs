@@ -14,10 +14,11 @@ pub use crate::process::{
 pub use crate::real::Real;
 pub use crate::sampler::{
     AcceleratedDdim, AcceleratedDdpm, AdaptiveDpmSolver, AdaptiveFlow, AdaptiveSde, AffineStep, Ancestral,
-    AnnealedLangevin, Corrector, Ddim, DpmSolver, DpmSolverPlusPlus, DpmSolverSde, EdmHeun, EulerMaruyama,
-    ExponentialIntegrator, GaussianSplit, Hmc, Mala, MultistepConsistency, NoCorrector, NoPredictor, OuSplit, Outcome,
-    PcnLangevin, Predictor, ProbabilityFlow, Report, ReverseDiffusion, ReverseSde, SampleError, Sampler, Samples,
-    ScoreHmc, ScoreMetropolis, StepContext, UnadjustedLangevin, UnderdampedLangevin, UniPc,
+    AnnealedLangevin, Corrector, Ddim, Deis, DpmSolver, DpmSolverPlusPlus, DpmSolverSde, EdmHeun, EulerMaruyama,
+    ExponentialIntegrator, GaussianSplit, Hmc, LinearMultistep, Mala, MultistepConsistency, NoCorrector, NoPredictor,
+    OuSplit, Outcome, PcnLangevin, Predictor, ProbabilityFlow, PseudoLinearMultistep, Report, ReverseDiffusion,
+    ReverseSde, SaSolver, SampleError, Sampler, Samples, ScoreHmc, ScoreMetropolis, StepContext, UnadjustedLangevin,
+    UnderdampedLangevin, UniPc,
 };
 pub use crate::score::{
     Activation, Counted, Dense, ExactScore, LogDensity, Mlp, Parametrisation, PerturbedScore, ProjectedScore,

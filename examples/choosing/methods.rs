@@ -4,7 +4,8 @@ use crate::line_plot::DASHED;
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
     AcceleratedDdim, AcceleratedDdpm, AdaptiveDpmSolver, AdaptiveFlow, AdaptiveSde, Ancestral, Ddim, DpmSolver,
-    DpmSolverPlusPlus, DpmSolverRule, DpmSolverSde, EdmHeun, GaussianSplit, ReverseDiffusion, ReverseSde, UniPc,
+    DpmSolverCurvature, DpmSolverPlusPlus, DpmSolverRule, DpmSolverSde, EdmHeun, GaussianSplit, ReverseDiffusion,
+    ReverseSde, UniPc,
 };
 
 /// A predictor and what is said of it.
@@ -67,6 +68,12 @@ pub fn methods(data: &Gaussian) -> Result<Vec<Method>, ParameterError> {
         Method::new("DpmSolver, 3S", DpmSolver::plus_plus(3)?, false, 3.0, ""),
         Method::new("DpmSolver, 2S ancestral", DpmSolver::plus_plus(2)?.with_eta(1.0)?, true, 2.0, MEAN),
         Method::new("DpmSolverSde", DpmSolverSde::new(), true, 2.0, MEAN),
+        Method::new("DpmSolverPlusPlus, 3M", ode.of_third_order(DpmSolverCurvature::Parabola), false, 2.0, ""),
+        Method::new("DpmSolverPlusPlus, 3M SDE", sde.of_third_order(DpmSolverCurvature::Parabola), true, 2.0, MEAN),
+        Method::new("LinearMultistep, order 4", LinearMultistep::new(4)?, false, 2.0, ""),
+        Method::new("Deis, order 3", Deis::new(3)?, false, 2.0, ""),
+        Method::new("PseudoLinearMultistep, order 4", PseudoLinearMultistep::new(4)?, false, 2.0, ""),
+        Method::new("SaSolver, orders 3 and 3, tau 1", SaSolver::new(3, 3, 1.0)?, true, 2.0, MEAN),
         Method::new("UniPc, order 2", UniPc::new(2)?, false, 3.0, ""),
         Method::new("UniPc, order 3", UniPc::new(3)?, false, 3.0, ""),
         Method::new(

@@ -4,7 +4,8 @@
 use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
-    Inpainted, KnownCoordinates, LangevinStep, RePaint, Restart, SnrLangevin, StagedStep, StepSite, StepSizes,
+    DeisVariable, DpmSolverCurvature, Inpainted, KnownCoordinates, LangevinStep, PseudoStart, RePaint, Restart,
+    SnrLangevin, StagedStep, StepSite, StepSizes,
 };
 use std::sync::Arc;
 
@@ -75,6 +76,16 @@ fn predictors<T: Real>() -> Vec<Rule<T>> {
         Box::new(MultistepConsistency),
         Box::new(AdaptiveDpmSolver::new(1e-2, 1e-2).unwrap()),
         Box::new(AdaptiveDpmSolver::new(1e-2, 1e-2).unwrap().with_order(2).unwrap()),
+        Box::new(DpmSolverPlusPlus::ode().of_third_order(DpmSolverCurvature::Parabola)),
+        Box::new(DpmSolverPlusPlus::sde().of_third_order(DpmSolverCurvature::Halved)),
+        Box::new(LinearMultistep::new(4).unwrap()),
+        Box::new(Deis::new(4).unwrap()),
+        Box::new(Deis::new(3).unwrap().with_variable(DeisVariable::Time)),
+        Box::new(PseudoLinearMultistep::new(4).unwrap()),
+        Box::new(PseudoLinearMultistep::new(4).unwrap().with_start(PseudoStart::Heun)),
+        Box::new(PseudoLinearMultistep::new(4).unwrap().with_start(PseudoStart::RungeKutta)),
+        Box::new(SaSolver::new(3, 0, 0.5).unwrap()),
+        Box::new(SaSolver::new(2, 4, 1.0).unwrap()),
         Box::new(AdaptiveFlow::new(1e-2, 1e-2).unwrap()),
         Box::new(AdaptiveSde::new(0.3, 0.3).unwrap()),
         Box::new(GaussianSplit::new(Ddim::new(0.5).unwrap(), reference.clone())),

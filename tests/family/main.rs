@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
+mod adams;
 mod composition;
 mod correctors;
 mod every_rule;

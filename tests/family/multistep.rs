@@ -711,6 +711,44 @@ fn tabulated() -> Vec<(String, Rule, bool)> {
     all
 }
 
+/// The same for the rules of `adams.rs`.
+#[cfg(feature = "serde")]
+fn tabulated_adams() -> Vec<(String, Rule, bool)> {
+    use score_diffusion::sampler::{DeisVariable, DpmSolverCurvature, PseudoStart, SaSolverWeights};
+    let mut all: Vec<(String, Rule, bool)> = Vec::new();
+    let halved = |rule: DpmSolverPlusPlus| rule.of_third_order(DpmSolverCurvature::Halved);
+    let heun = |eta: f64| ode().with_eta(eta).unwrap().of_second_order(DpmSolverRule::Heun);
+    let pseudo = |start| PseudoLinearMultistep::new(4).unwrap().with_start(start);
+    for to_zero in [false, true] {
+        let mut add = |name: &str, rule: Rule| {
+            all.push((format!("{name}{}", if to_zero { "_to_zero" } else { "" }), rule, to_zero));
+        };
+        add("dpm_solver_ode_3", Box::new(halved(ode())));
+        add("dpm_solver_sde_3_heun", Box::new(halved(heun(1.0))));
+        add("dpm_solver_eta_3_heun", Box::new(halved(heun(0.5))));
+        add("lms_2", Box::new(LinearMultistep::new(2).unwrap()));
+        add("lms_4", Box::new(LinearMultistep::new(4).unwrap()));
+        add("ipndm", Box::new(pseudo(PseudoStart::LowerOrder)));
+        add("plms", Box::new(pseudo(PseudoStart::Heun)));
+        add("f_pndm", Box::new(pseudo(PseudoStart::RungeKutta)));
+    }
+    let mut add = |name: &str, rule: Rule| all.push((name.to_owned(), rule, false));
+    add("dpm_solver_ode_3_parabola", Box::new(ode().of_third_order(DpmSolverCurvature::Parabola)));
+    add("dpm_solver_ode_3_lower", Box::new(halved(ode()).with_lower_order_final(true)));
+    for order in 1..=3 {
+        add(&format!("deis_{order}"), Box::new(Deis::new(order).unwrap()));
+    }
+    add("deis_3_time", Box::new(Deis::new(3).unwrap().with_variable(DeisVariable::Time)));
+    let sa = |p, q, tau| SaSolver::new(p, q, tau).unwrap().with_weights(SaSolverWeights::Simplified);
+    for (p, q) in [(1, 2), (2, 2), (3, 3), (3, 4)] {
+        add(&format!("sa_solver_{p}_{q}"), Box::new(sa(p, q, 1.0)));
+    }
+    add("sa_solver_2_2_half", Box::new(sa(2, 2, 0.5)));
+    add("sa_solver_3_3_flow", Box::new(sa(3, 3, 0.0)));
+    add("sa_solver_3_4_lower", Box::new(sa(3, 4, 1.0).with_lower_order_final(true)));
+    all
+}
+
 /// The correctors that have tables, by name: two steps before each of the denoiser-held predictor's.
 #[cfg(feature = "serde")]
 fn corrected() -> Vec<(&'static str, Box<dyn Corrector<f64>>)> {
@@ -738,6 +776,7 @@ fn all_tables() -> Vec<(String, StepTable)> {
         let table = StepTable::new(&sampler, &[0.8, -1.7], Parametrisation::Noise, &outputs, &noise);
         all.push((name.to_owned(), table.unwrap()));
     }
+    all.extend(tabulated_adams().into_iter().map(|(name, rule, to_zero)| (name, table_of(rule, to_zero).1)));
     all
 }
 

@@ -1,6 +1,7 @@
 //! [`LambdaStep`]: a step seen in `lambda = ln(alpha/sigma)`, the variable of the DPM-Solver papers; and what multistep
 //! rules integrate over it.
 
+use super::differences::polynomial_of_difference;
 use super::noise_ratio::log_noise_ratio;
 use crate::grid::Interval;
 use crate::math::portable::{exp, exp_m1};
@@ -70,16 +71,7 @@ pub(super) fn phi(k: u32, z: f64) -> f64 {
 /// ```
 pub(super) fn weights_of_differences(h: f64, r: &[f64]) -> Vec<f64> {
     let weight = |j: usize| {
-        // Lagrange's polynomial of point j over r is prod (rho - r_k)/(r_j - r_k), times rho/r_j for the zero at t
-        let mut polynomial = vec![1.0 / r[j]];
-        for (_, &other) in r.iter().enumerate().filter(|&(k, _)| k != j) {
-            let over = 1.0 / (r[j] - other);
-            polynomial.push(0.0);
-            for i in (0..polynomial.len()).rev() {
-                let below = if i > 0 { polynomial[i - 1] } else { 0.0 };
-                polynomial[i] = (below - other * polynomial[i]) * over;
-            }
-        }
+        let polynomial = polynomial_of_difference(r, j);
         // int_0^1 e^-h(1-rho) rho^i d rho = i! phi_(i+1)(-h)
         let mut factorial = 1.0;
         let moments = (1..).zip(&polynomial).map(|(i, c)| {

@@ -31,6 +31,17 @@ Deliberate differences, none of which is in the pairs below:
   holds the noise levels and points at which it asks for a mixture's score, and which a test of the crate walks along:
 
     python tests/reference/steps/compare.py --write-adaptive
+- The third order of DPM-Solver++ weighs its second difference by half of what the parabola through three denoisers asks for, in
+  diffusers, k-diffusion and the authors' code. The pairs compare that rule (DpmSolverCurvature::Halved); the default here is the
+  parabola, whose steps are of order 3. diffusers' sde-dpmsolver++ of order 3 has besides -1/2 for +1/2 in that weight
+  (0.42.1), so that it is of order 1: it is in no pair, k-diffusion's sample_dpmpp_3m_sde is.
+- k-diffusion and diffusers integrate the polynomials of their LMS by scipy's quad with epsrel 1e-4, which one
+  panel of 21 Gauss-Kronrod nodes meets exactly for polynomials of degree 3.
+- diffusers' DEIS gives NaN in a step to sigma = 0; here that step is of first order. There is no pair for it.
+- diffusers' PNDM with Runge-Kutta steps takes the middle of a step on the grid of training timesteps. The pair gives it one where the
+  middle exists.
+- diffusers' SASolver chooses tau by the timestep; the pairs have a constant tau. Its default weights in steps of order 2 are
+  SaSolverWeights::Simplified here, not the paper's.
 """
 
 import contextlib
@@ -296,6 +307,82 @@ def k_diffusion_walk(table, sample, **options):
     return furthest((y * alpha, ours) for y, alpha, ours in zip(theirs, table.alpha[1:], table.states))
 
 
+def diffusers_deis(table, scheduler):
+    """DEISMultistepScheduler, which computes its weights by numpy."""
+    scheduler = prepared(scheduler, table, table.levels())
+    x, theirs = table.start, []
+    for t, output in zip(scheduler.timesteps, table.outputs):
+        x = scheduler.step(output, t, x).prev_sample
+        theirs.append(x)
+    return furthest(zip(theirs, table.states))
+
+
+def diffusers_lms(table, scheduler):
+    """LMSDiscreteScheduler, in y = x/alpha."""
+    order = scheduler.order_of_table
+    scheduler = prepared(scheduler, table, table.levels())
+    scheduler.is_scale_input_called = True
+    y, theirs = table.start / table.alpha[0].to(table.dtype), []
+    for t, output in zip(scheduler.timesteps, table.outputs):
+        y = scheduler.step(output, t, y, order=order).prev_sample
+        theirs.append(y)
+    return furthest((y * alpha, ours) for y, alpha, ours in zip(theirs, table.alpha[1:], table.states))
+
+
+def diffusers_pndm(table, scheduler):
+    """PNDMScheduler: timestep 2k + 1 is node N - 1 - k, and the even ones are the middles of steps."""
+    n = table.steps
+    alpha = torch.zeros(2 * n, dtype=torch.float64)
+    alpha[1::2] = table.alpha[:-1].flip(0)
+    middles = {e["at"]["time"]: e["at"]["alpha"] for row in table.rows for e in row["evaluations"]}
+    times = [row["evaluations"][0]["at"]["time"] for row in table.rows]
+    for k in range(n - 1):
+        alpha[2 * (n - 1 - k)] = middles.get(0.5 * (times[k] + times[k + 1]), 1.0)
+    scheduler.alphas_cumprod = (alpha**2).to(table.dtype)
+    scheduler.final_alpha_cumprod = (table.alpha**2)[-1].to(table.dtype)
+    scheduler.set_timesteps(n)
+    x, theirs, ours = table.start, [], []
+    for row, state in zip(table.rows, table.states):
+        points = [torch.tensor([e["point"]], dtype=torch.float64) for e in row["evaluations"]]
+        ours += points[1:] + [state]
+    assert len(scheduler.timesteps) == len(table.outputs) == len(ours)
+    for t, output in zip(scheduler.timesteps, table.outputs):
+        x = scheduler.step(output, int(t), x).prev_sample
+        theirs.append(x)
+    return furthest(zip(theirs, ours))
+
+
+def diffusers_ipndm(table, scheduler):
+    """IPNDMScheduler, whose model gives (E - sigma x)/alpha."""
+    scheduler.set_timesteps(table.steps)
+    alpha, sigma = table.alpha.to(table.dtype), table.sigma.to(table.dtype)
+    scheduler.alphas, scheduler.betas = alpha, sigma
+    scheduler.set_begin_index(0)
+    x, theirs = table.start, []
+    for k, output in enumerate(table.outputs):
+        x = scheduler.step((output - sigma[k] * x) / alpha[k], scheduler.timesteps[k], x).prev_sample
+        theirs.append(x)
+    return furthest(zip(theirs, table.states))
+
+
+def diffusers_sa_solver(table, scheduler):
+    """SASolverScheduler: what it returns is our next point, what it then corrects is our state. Its noise is drawn inside."""
+    module = sys.modules[type(scheduler).__module__]
+    drawn, noise = module.randn_tensor, iter(table.noise)
+    module.randn_tensor = lambda *_, **__: next(noise)
+    scheduler = prepared(scheduler, table, table.levels())
+    x, points, states = table.start, [], []
+    try:
+        for t, output in zip(scheduler.timesteps, table.outputs):
+            points.append(x)
+            x = scheduler.step(output, t, x).prev_sample
+            states.append(scheduler.last_sample)
+    finally:
+        module.randn_tensor = drawn
+    states = states[1:] + [x]
+    return max(furthest(zip(points, table.points)), furthest(zip(states, table.states)))
+
+
 def takes_noise(sample):
     return "noise_sampler" in inspect.signature(sample).parameters
 
@@ -334,6 +421,32 @@ def pairs_of_diffusers():
         return name, f"DPMSolverSinglestep {algorithm} {order}", run, diffusers_singlestep, {}
 
     two_stages = lambda name, which: (name, which, getattr(diffusers, which + "Scheduler"), diffusers_two_stages, {})
+    def deis(name, order):
+        run = lambda: diffusers.DEISMultistepScheduler(solver_order=order, lower_order_final=False)
+        return name, f"DEISMultistep {order}", run, diffusers_deis, {}
+
+    def lms(name, order):
+        def run():
+            scheduler = diffusers.LMSDiscreteScheduler()
+            scheduler.order_of_table = order
+            return scheduler
+
+        return name, f"LMSDiscrete {order}", run, diffusers_lms, {}
+
+    def pndm(name, skip):
+        # one timestep more than the even ones: they begin at 1
+        run = lambda: diffusers.PNDMScheduler(
+            num_train_timesteps=2 * len(TABLES[name]["rows"]), skip_prk_steps=skip, steps_offset=1
+        )
+        return name, f"PNDM skip_prk_steps {skip}", run, diffusers_pndm, {}
+
+    def sa_solver(name, p, q, tau, lower=False):
+        run = lambda: diffusers.SASolverScheduler(
+            predictor_order=p, corrector_order=q, tau_func=lambda _: torch.tensor(tau), lower_order_final=lower
+        )
+        return name, f"SASolver {p} {q} tau {tau}", run, diffusers_sa_solver, {}
+
+    ipndm = lambda name: (name, "IPNDM", diffusers.IPNDMScheduler, diffusers_ipndm, {})
     heun = lambda name: (name, "HeunDiscrete", diffusers.HeunDiscreteScheduler, diffusers_heun, {})
     ancestral = lambda name: (name, "EulerAncestral", diffusers.EulerAncestralDiscreteScheduler, diffusers_euler_ancestral, {})
     present = lambda of, name, *rest: [of(name, *rest)] if name in TABLES else [(name, "", None, None, {})]
@@ -348,6 +461,12 @@ def pairs_of_diffusers():
             found += present(ddim, name + end, eta)
         for name in ["edm_heun"]:
             found += present(heun, name + end)
+        found += present(dpm, f"dpm_solver_ode_3{end}", 3, "dpmsolver++", "midpoint")
+        for order in [2, 4]:
+            found += present(lms, f"lms_{order}{end}", order)
+        found += present(ipndm, f"ipndm{end}")
+        found += present(pndm, f"plms{end}", True)
+        found += present(pndm, f"f_pndm{end}", False)
         for name in ["denoiser_held", "ancestral"]:
             found += present(ancestral, name + end)
         for name, which in [
@@ -364,8 +483,16 @@ def pairs_of_diffusers():
             for solver in ["bh1", "bh2"]:
                 found += present(unipc, f"uni_pc_{order}_{solver}{end}", order, solver)
     found += present(dpm, "dpm_solver_ode_midpoint_lower", 2, "dpmsolver++", "midpoint", True)
+    found += present(dpm, "dpm_solver_ode_3_lower", 3, "dpmsolver++", "midpoint", True)
     for order in [2, 3]:
         found += present(unipc, f"uni_pc_{order}_bh2_lower", order, "bh2")
+    for order in [1, 2, 3]:
+        found += present(deis, f"deis_{order}", order)
+    for p, q in [(1, 2), (2, 2), (3, 3), (3, 4)]:
+        found += present(sa_solver, f"sa_solver_{p}_{q}", p, q, 1.0)
+    found += present(sa_solver, "sa_solver_2_2_half", 2, 2, 0.5)
+    found += present(sa_solver, "sa_solver_3_3_flow", 3, 3, 0.0)
+    found += present(sa_solver, "sa_solver_3_4_lower", 3, 4, 1.0, True)
     return found
 
 
@@ -382,6 +509,9 @@ def pairs_of_k_diffusion():
         for rule in ["midpoint", "heun"]:
             found.append((f"dpm_solver_sde_{rule}{end}", sampling.sample_dpmpp_2m_sde, {"solver_type": rule}))
             found.append((f"dpm_solver_eta_{rule}{end}", sampling.sample_dpmpp_2m_sde, {"solver_type": rule, "eta": 0.5}))
+        for name, eta in [("sde", 1.0), ("eta", 0.5)]:
+            found.append((f"dpm_solver_{name}_3_heun{end}", sampling.sample_dpmpp_3m_sde, {"eta": eta}))
+        found += [(f"lms_{order}{end}", sampling.sample_lms, {"order": order}) for order in [2, 4]]
         found += [(name + end, sampling.sample_heun, {}) for name in ["edm_heun"]]
         found += [(name + end, sampling.sample_euler, {}) for name in ["dpm_solver_ode_1", "ddim_0"]]
         found += [(name + end, sampling.sample_euler_ancestral, {}) for name in ["denoiser_held", "ancestral"]]
