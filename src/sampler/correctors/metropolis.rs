@@ -44,18 +44,15 @@ pub(super) struct InStep<'a, 'b, T: Real> {
     pub lost: Vec<usize>,
 }
 
-impl<T: Real> InStep<'_, '_, T> {
-    /// Puts every proposal that is not finite back to where its chain stands, so that no model has to score it. It is lost.
-    pub fn call_back(&mut self, x: &[T], y: &mut [T]) {
-        if dispatch(AllFinite(y)) {
-            return;
-        }
-        let dim = self.cx.dim();
-        for (j, (x, y)) in x.chunks(dim).zip(y.chunks_mut(dim)).enumerate() {
-            if !dispatch(AllFinite(y)) {
-                y.copy_from_slice(x);
-                self.lost.push(j);
-            }
+/// Puts every proposal that is not finite back to where its chain stands; its column is lost.
+fn call_back<T: Real>(dim: usize, x: &[T], y: &mut [T], lost: &mut Vec<usize>) {
+    if dispatch(AllFinite(y)) {
+        return;
+    }
+    for (j, (x, y)) in x.chunks(dim).zip(y.chunks_mut(dim)).enumerate() {
+        if !dispatch(AllFinite(y)) {
+            y.copy_from_slice(x);
+            lost.push(j);
         }
     }
 }
@@ -115,6 +112,10 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
             *out = out.max(NO_DENSITY);
         }
     }
+
+    fn call_back(&mut self, x: &[T], y: &mut [T]) {
+        call_back(self.cx.dim(), x, y, &mut self.lost);
+    }
 }
 
 /// Evaluation from outside a run; the first error is kept.
@@ -163,6 +164,10 @@ impl<T: Real> Evaluate<T> for Outside<'_, T> {
             self.error.get_or_insert(ScoreError::model(message));
         }
         out.iter_mut().for_each(|out| *out = out.max(NO_DENSITY));
+    }
+
+    fn call_back(&mut self, x: &[T], y: &mut [T]) {
+        call_back(self.model.dim(), x, y, &mut self.lost);
     }
 }
 
