@@ -8,8 +8,8 @@ use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::{
-    Adjustment, AllFinite, BadScore, ChainFailure, Corrector, Evaluations, FailureCause, Predictor, StepContext,
-    StepKind, StepSetting, Workspace,
+    Adjustment, AllFinite, BadScore, ChainFailure, Corrector, Evaluations, FailureCause, Predictor, Recorder,
+    StepContext, StepKind, StepSetting, Workspace,
 };
 use crate::score::ScoreModel;
 use crate::simd::dispatch;
@@ -26,6 +26,8 @@ pub(super) struct Engine<'a, T: Real> {
     pub program: &'a Program,
     pub noise: NoiseField,
     pub prepared: Prepared<T>,
+    /// For step tables: what the steps ask for.
+    pub recorder: Option<&'a Recorder>,
     /// Workspaces that no thread works with: single steps use them again.
     pub spare: Mutex<Vec<Workspace<T>>>,
 }
@@ -212,7 +214,8 @@ impl<T: Real> Engine<'_, T> {
         let prepared = |node: usize| self.prepared.at(node).map(|numbers| (self.grid.node(node), numbers));
         // the next node is of use to the steps that take several scores
         let prepared = [prepared(node), if affine.is_none() { prepared(node + 1) } else { None }];
-        let mut cx = StepContext::new((self.process, self.grid), self.score, prepared, ws, setting, parked);
+        let cx = StepContext::new((self.process, self.grid), self.score, prepared, ws, setting, parked);
+        let mut cx = cx.recorded_by(self.recorder);
         let mut known = true;
         match (affine, kind) {
             (Some(step), _) => cx.affine(step, time, x.as_mut_slice()),

@@ -15,7 +15,8 @@ use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
 use crate::math::portable::ln;
 use crate::real::Real;
-use crate::sampler::context::StepContext;
+use crate::sampler::context::{StepContext, as_f64};
+use crate::sampler::recorder::Asked;
 use crate::sampler::step::AffineStep;
 use crate::sampler::update::AllFinite;
 use crate::score::{LogDensity, ScoreModel};
@@ -71,7 +72,9 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
         let view = BatchView::of_chains(x, dim, first);
         let whole = known.score_into(self.at, view, BatchViewMut::of_chains(out, dim, first), self.scratch);
         if whole.is_ok() && dispatch(AllFinite(out)) {
-            return;
+            let gradient = |i: usize| as_f64(&out[i * dim..(i + 1) * dim]);
+            let note = |i, asked: &mut Asked| asked.gradients.push((self.at, as_f64(view.chain(i)), gradient(i)));
+            return self.cx.note(0..view.n_chains(), note);
         }
         for (j, out) in out.chunks_mut(dim).enumerate() {
             let one = BatchViewMut::of_chains(out, dim, first + j as u64);
@@ -111,6 +114,8 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
             }
             *out = out.max(NO_DENSITY);
         }
+        let note = |i: usize, asked: &mut Asked| asked.log_densities.push((self.at, as_f64(view.chain(i)), out[i]));
+        self.cx.note(0..out.len(), note);
     }
 
     fn call_back(&mut self, x: &[T], y: &mut [T]) {
