@@ -14,8 +14,8 @@ use crate::score::{Parametrisation, ScoreModel};
 /// random number and no clock to agree on. A table holds the coefficients too, so it can also be read as what the solver is.
 ///
 /// With the feature `serde` a table is written as JSON and read back to the bit. It says all that is needed: sums are taken over
-/// `terms`, in their order. `tests/reference/steps` has tables of this crate's samplers, and a script that compares them with
-/// diffusers and k-diffusion.
+/// `terms`, in their order. `tests/reference/steps` has tables of this crate's samplers, and scripts that compute them again: with
+/// diffusers and k-diffusion, and for rules without coefficients from the formulas and with blackjax and scipy.
 ///
 /// [`new`](Self::new) makes one for any sampler whose steps are all affine or staged; the sampler's own score model does not
 /// matter. [`of_run`](Self::of_run) makes those of a run, for every sampler: what a rule without coefficients asked its models

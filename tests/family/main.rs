@@ -11,3 +11,6 @@ mod guidance;
 mod likelihood;
 mod multistep;
 mod predictors;
+#[cfg(feature = "serde")]
+mod step_records;
+mod trajectories;

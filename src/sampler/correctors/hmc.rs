@@ -97,7 +97,7 @@ impl<E: LogDensity> Hmc<E> {
         momenta: BatchView<'_, E::Scalar>,
     ) -> Result<Trajectories<E::Scalar>, ScoreError> {
         let leapfrogs = Leapfrogs { size: self.step_sizes.at(process, at)?, count: self.leapfrogs };
-        leapfrogs.from_outside(score, Some(&self.log_density), at, x, momenta)
+        leapfrogs.outside_a_run(score, Some(&self.log_density), at, x, momenta)
     }
 }
 
@@ -197,7 +197,7 @@ impl ScoreHmc {
         momenta: BatchView<'_, T>,
     ) -> Result<Trajectories<T>, ScoreError> {
         let leapfrogs = Leapfrogs { size: self.step_sizes.at(process, at)?, count: self.leapfrogs };
-        leapfrogs.from_outside(score, None, at, x, momenta)
+        leapfrogs.outside_a_run(score, None, at, x, momenta)
     }
 }
 

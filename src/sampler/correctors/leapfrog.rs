@@ -89,7 +89,7 @@ impl Leapfrogs {
     }
 
     /// The same from outside a run.
-    pub fn from_outside<T: Real>(
+    pub fn outside_a_run<T: Real>(
         self,
         model: &dyn ScoreModel<Scalar = T>,
         known: Option<&dyn LogDensity<Scalar = T>>,

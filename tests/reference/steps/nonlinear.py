@@ -26,7 +26,8 @@ Deliberate differences:
 - diffusers' RePaintScheduler uses one noise vector for known and unknown coordinates, which do not overlap; here each has its
   own, so a rule that mixes coordinates may stand in the place of the predictor. Its journeys go back step by step; here one
   transition goes all the way, with the same law. Journeys of one step are compared. It is given eta = 1, as its default eta = 0
-  adds no noise to unknown coordinates where the paper does.
+  adds no noise to unknown coordinates where the paper does. In its last step it adds none whatever eta is, as it takes the
+  grid to end without noise; the grids that are compared do.
 - scipy does not stretch a step that would leave next to nothing for the last one (1.01 here). In the record it makes no
   difference.
 - The default controller of AdaptiveFlow has a proportional part; scipy's is the integral one.
@@ -236,7 +237,7 @@ def inpainted(name, record, differences):
                 x = q * x + tau * row.noise[0]
                 for i in range(jump):
                     before, after = nodes[k - jump + i], nodes[k - jump + i + 1]
-                    x = posterior_step(x, row.score(x), row.noise[1 + 2 * i], before, after)
+                    x = posterior_step(x, row.score(x), row.drawn(1 + 2 * i), before, after)
                     x = known_at(settings, x, row.noise[2 + 2 * i], after)
             elif "dpm_solver" in name:
                 before, after = nodes[k], nodes[k + 1]

@@ -1,5 +1,4 @@
 //! Hamiltonian trajectories: they go back, keep volume, and with their acceptance leave a known density exactly invariant.
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
 use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::prelude::*;

@@ -1,7 +1,5 @@
 //! Step tables of rules without coefficients: what a run asked for and decided, committed in `tests/reference/steps` and
 //! computed again from the formulas. `nonlinear.py` there does the same for all of them, with other libraries.
-#![cfg(feature = "serde")]
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
 use score_diffusion::compose::{StepRow, StepTable, StepTableError};
 use score_diffusion::nalgebra::DMatrix;
