@@ -149,8 +149,11 @@ fn a_known_density_is_exactly_invariant_under_trajectories() {
     }
 }
 
+/// The probabilities of moves from some states along their trajectories.
+type Acceptance<'a> = &'a dyn Fn(&[f64], &Trajectories<f64>) -> Vec<f64>;
+
 /// What one step changes in the means of some functions if it starts in the law: the trapezoidal rule over states and momenta.
-fn changes(rule: (f64, usize), n: usize, accept: &dyn Fn(&[f64], &Trajectories<f64>) -> Vec<f64>) -> [f64; 4] {
+fn changes(rule: (f64, usize), n: usize, accept: Acceptance<'_>) -> [f64; 4] {
     // at the ends the densities are below 1e-15 of their largest values
     let at = |i: usize, end: f64| end * (2.0 * i as f64 / n as f64 - 1.0);
     let (x, p): (Vec<f64>, Vec<f64>) = (0..n * n).map(|k| (at(k % n, 7.0), at(k / n, 8.5))).unzip();
@@ -248,8 +251,11 @@ fn trajectories_go_back() {
     }
 }
 
+/// From states and momenta to states and momenta.
+type Map<'a> = &'a dyn Fn(&[f64], &[f64]) -> (Vec<f64>, Vec<f64>);
+
 /// The determinant of the derivative of `(x, p) -> (y, p')` at one place, by differences over four points.
-fn volume(path: &dyn Fn(&[f64], &[f64]) -> (Vec<f64>, Vec<f64>), at: &[f64; 6], d: f64) -> f64 {
+fn volume(path: Map<'_>, at: &[f64; 6], d: f64) -> f64 {
     let columns = (0..6).map(|i| {
         let ends = [-2.0, -1.0, 1.0, 2.0].map(|k| {
             let mut z = *at;
