@@ -8,8 +8,8 @@ use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::{
-    Adjustment, AllFinite, BadScore, ChainFailure, Corrector, Evaluations, FailureCause, Predictor, StepContext,
-    StepKind, StepSetting, Workspace,
+    Adjustment, AllFinite, BadScore, ChainFailure, Corrector, Evaluations, FailureCause, Predictor, Recorder,
+    StepContext, StepKind, StepSetting, Workspace,
 };
 use crate::score::ScoreModel;
 use crate::simd::dispatch;
@@ -26,6 +26,8 @@ pub(super) struct Engine<'a, T: Real> {
     pub program: &'a Program,
     pub noise: NoiseField,
     pub prepared: Prepared<T>,
+    /// For step tables: what the steps ask for.
+    pub recorder: Option<&'a Recorder>,
     /// Workspaces that no thread works with: single steps use them again.
     pub spare: Mutex<Vec<Workspace<T>>>,
 }
@@ -139,7 +141,8 @@ impl<T: Real> Engine<'_, T> {
         parked: &'a [usize],
         result: &mut TileResult,
     ) -> Option<At> {
-        let mut cx = StepContext::new((self.process, self.grid), self.score, ws, parked);
+        let cx = StepContext::new((self.process, self.grid), self.score, ws, parked);
+        let mut cx = cx.recorded_by(self.recorder);
         // the corrector's affine step at the node: its further steps there differ in their number alone
         let mut repeated = None;
         while at.step < end {

@@ -87,7 +87,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     }
 
     /// `advance` of a run that was checked, with an engine at hand.
-    fn advance_by(&self, engine: &mut Engine<'_, S::Scalar>, run: &mut Run<S::Scalar>, steps: u64) -> u64 {
+    pub(super) fn advance_by(&self, engine: &mut Engine<'_, S::Scalar>, run: &mut Run<S::Scalar>, steps: u64) -> u64 {
         let begin = Instant::now();
         let (first, end) = (run.steps_done, run.steps_done.saturating_add(steps).min(self.n_steps()));
         while run.steps_done < end {
@@ -223,7 +223,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         self.finish(self.start_from(states, seed)?)
     }
 
-    fn engine(&self, seed: u64) -> Engine<'_, S::Scalar> {
+    pub(super) fn engine(&self, seed: u64) -> Engine<'_, S::Scalar> {
         let Parts { score, process, predictor, corrector, grid, .. } = &self.parts;
         Engine {
             process,
@@ -234,6 +234,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
             program: &self.program,
             noise: NoiseField::new(seed),
             prepared: Prepared::new(),
+            recorder: None,
             spare: Mutex::default(),
         }
     }

@@ -1,9 +1,10 @@
 //! [`StepTable`]: a chain's run written out in numbers, for checking other implementations against this one.
 
 use super::predictor_corrector::PredictorCorrector;
+use super::recorded_step::RecordedStep;
 use crate::error::ParameterError;
 use crate::process::ForwardProcess;
-use crate::sampler::{Combination, Corrector, Predictor, Stage, StagedStep, StepKind, Term};
+use crate::sampler::{ChainFailure, Combination, Corrector, Predictor, Stage, StagedStep, StepKind, Term};
 use crate::score::{Parametrisation, ScoreModel};
 
 /// The run of one chain with given model outputs and given noise: inputs, coefficients and outputs of every step, in f64.
@@ -13,13 +14,15 @@ use crate::score::{Parametrisation, ScoreModel};
 /// random number and no clock to agree on. A table holds the coefficients too, so it can also be read as what the solver is.
 ///
 /// With the feature `serde` a table is written as JSON and read back to the bit. It says all that is needed: sums are taken over
-/// `terms`, in their order. `tests/reference/steps` has tables of this crate's samplers, and a script that compares them with
-/// diffusers and k-diffusion.
+/// `terms`, in their order. `tests/reference/steps` has tables of this crate's samplers, and scripts that compute them again: with
+/// diffusers and k-diffusion, and for rules without coefficients from the formulas and with blackjax and scipy.
 ///
-/// Any sampler has one whose steps are all affine or staged; the sampler's own score model does not matter.
+/// [`new`](Self::new) makes one for any sampler whose steps are all affine or staged; the sampler's own score model does not
+/// matter. [`of_run`](Self::of_run) makes those of a run, for every sampler: what a rule without coefficients asked its models
+/// and its noise for, what it was told, and what it decided ([`RecordedStep`]).
 ///
 /// # Errors
-/// [`StepTableError`] from [`new`](Self::new).
+/// [`StepTableError`] from [`new`](Self::new) and [`of_run`](Self::of_run).
 /// # Example
 /// ```
 /// use score_diffusion::compose::StepTable;
@@ -119,6 +122,10 @@ pub struct StepRow {
     pub state: Vec<f64>,
     /// What was kept.
     pub memory: Vec<Vec<f64>>,
+    /// For a step without coefficients: what its rule asked for and decided. Such a row has no `stages`, `next` and `keep`; its
+    /// `evaluations` and its `noise` are those that the rule asked for, in that order.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub recorded: Option<RecordedStep>,
 }
 
 /// One evaluation in a [`StepRow`].
@@ -174,6 +181,9 @@ pub enum StepTableError {
         /// The node of the grid at which it begins.
         node: usize,
     },
+    /// A chain failed.
+    #[error("{0}")]
+    Chain(ChainFailure),
     /// A number has left the range of f64, or the model's output tells nothing of the score at that time.
     #[error("step {step} gives a number that is not finite")]
     NotFinite {
@@ -264,21 +274,23 @@ where
     P: Predictor<S::Scalar>,
     C: Corrector<S::Scalar>,
 {
-    let staged = |(number, planned): (u64, super::PlannedStep)| {
+    let staged = |(step, planned): (u64, super::PlannedStep)| {
         let (kind, node) = (planned.kind, planned.node);
-        let step = match (planned.affine, sampler.staged_step(number)) {
-            (Some(affine), _) => {
-                let mut step = StagedStep::begin();
-                let (x, xi) = (Combination::from(Term::State), Combination::from(Term::Noise(0)));
-                let score = step.evaluate(planned.time, x.clone());
-                step.finish(x * affine.state + score * affine.score + xi * affine.noise, vec![])?
-            }
-            (None, Some(step)) => step.clone(),
-            (None, None) => return Err(StepTableError::NoCoefficients { step: number, kind, node }),
-        };
-        Ok((kind, node, step))
+        let form = sampler.staged_form(step)?.ok_or(StepTableError::NoCoefficients { step, kind, node })?;
+        Ok((kind, node, form))
     };
     (0..).zip(sampler.steps()).map(staged).collect()
+}
+
+impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::Scalar>>
+    PredictorCorrector<S, F, P, C>
+{
+    /// The coefficients of a step, affine or staged, in the form of a staged one.
+    pub(super) fn staged_form(&self, step: u64) -> Result<Option<StagedStep>, ParameterError> {
+        let planned = self.program.planned(step, self.grid());
+        let Some(affine) = planned.affine else { return Ok(self.staged_step(step).cloned()) };
+        affine.staged(planned.time).map(Some)
+    }
 }
 
 /// The chain, and the inputs that are left.
@@ -331,13 +343,15 @@ impl Chain<'_> {
             evaluations,
             state: state.clone(),
             memory: kept,
+            recorded: None,
         }
     }
 }
 
 impl StepRow {
-    fn is_finite(&self) -> bool {
-        let scores = self.evaluations.iter().map(|evaluation| &evaluation.score);
-        scores.chain([&self.state]).chain(&self.memory).flatten().all(|v| v.is_finite())
+    pub(super) fn is_finite(&self) -> bool {
+        let vectors = self.evaluations.iter().flat_map(|evaluation| [&evaluation.point, &evaluation.score]);
+        let finite = vectors.chain([&self.state]).chain(&self.memory).flatten().all(|v| v.is_finite());
+        finite && self.recorded.as_ref().is_none_or(RecordedStep::is_finite)
     }
 }

@@ -1,5 +1,6 @@
 //! [`StepContext`]: what a step may use, for one tile of chains.
 
+use super::recorder::{Asked, Recorder};
 use super::report::Adjustment;
 use super::step::AffineStep;
 use super::update::{AllFinite, Deterministic, LANES, Stochastic, Update};
@@ -58,6 +59,8 @@ pub struct StepContext<'a, T: Real> {
     /// Evaluations of chains that did not fail before, where each is asked about on its own.
     of_live: u64,
     finite: bool,
+    /// For step tables.
+    recorder: Option<&'a Recorder>,
 }
 
 impl<'a, T: Real> StepContext<'a, T> {
@@ -68,7 +71,22 @@ impl<'a, T: Real> StepContext<'a, T> {
         parked: &'a [usize],
     ) -> Self {
         let (prepared, setting) = ([None, None], StepSetting::BEFORE);
-        Self { process, grid, model, prepared, workspace, setting, parked, evaluations: 0, of_live: 0, finite: false }
+        let (evaluations, of_live, finite, recorder) = (0, 0, false, None);
+        Self { process, grid, model, prepared, workspace, setting, parked, evaluations, of_live, finite, recorder }
+    }
+
+    /// The same, and what the step asks for is written down, if there is a place for it.
+    pub(crate) fn recorded_by(self, recorder: Option<&'a Recorder>) -> Self {
+        Self { recorder, ..self }
+    }
+
+    /// Writes something down for the chains in some columns; the note is told the place of the column among them.
+    #[inline]
+    pub(super) fn note(&self, columns: Range<usize>, note: impl Fn(usize, &mut Asked)) {
+        if let Some(recorder) = self.recorder {
+            let first = self.workspace.noise.first_chain();
+            recorder.note(first + columns.start as u64..first + columns.end as u64, note);
+        }
     }
 
     /// Turns to the next step, with what the model prepared for its times.
@@ -198,6 +216,9 @@ impl<'a, T: Real> StepContext<'a, T> {
         self.of_live += columns.clone().filter(|&j| !self.has_failed(j)).count() as u64;
         let (x, mut out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
         if self.model.score_at_times_into(times, x, out.reborrow(), &mut self.workspace.model).is_ok() {
+            self.note(columns, |i, asked| {
+                asked.scores.push((times[i], as_f64(x.chain(i)), as_f64(&out.as_slice()[i * dim..(i + 1) * dim])))
+            });
             if !dispatch(AllFinite(out.as_slice())) {
                 self.drop_bad_scores(first_column, out.as_mut_slice());
             }
@@ -231,7 +252,11 @@ impl<'a, T: Real> StepContext<'a, T> {
             }
         };
         match scored {
-            Ok(()) => true,
+            Ok(()) => {
+                let chain = |i: usize| i * dim..(i + 1) * dim;
+                self.note(0..n, |i, asked| asked.scores.push((t, as_f64(&x[chain(i)]), as_f64(&out[chain(i)]))));
+                true
+            }
             // whatever it says, it may be one chain's fault: that of a chain for which there is no condition, say
             Err(_) => {
                 let (x, out) = (BatchView::of_chains(x, dim, first), BatchViewMut::of_chains(out, dim, first));
@@ -280,7 +305,7 @@ impl<'a, T: Real> StepContext<'a, T> {
         if step.noise == 0.0 {
             return dispatch(Deterministic { a, b, score, x });
         }
-        let vector = self.vector_of(index);
+        let vector = self.vector_of(index, 0..self.workspace.noise.n_chains());
         let noise = &self.workspace.noise;
         if noise.is_long() && x.len() == noise.n_chains() * noise.dim() && score.len() == x.len() {
             let update = Update { a, b, c, score, x, zeros: [T::default(); LANES] };
@@ -298,7 +323,7 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// If `index` is not below the rule's `noise_vectors`: that noise belongs to the next step.
     #[inline]
     pub fn noise(&mut self, index: usize) -> &[T] {
-        let vector = self.vector_of(index);
+        let vector = self.vector_of(index, 0..self.workspace.noise.n_chains());
         let StepSetting { stream, vectors, ahead, .. } = self.setting;
         self.workspace.noise.vector(stream, vector, ahead + (vectors - index - 1) as u64)
     }
@@ -317,7 +342,13 @@ impl<'a, T: Real> StepContext<'a, T> {
         let phase = if corrects { Phase::CorrectorChoice } else { Phase::PredictorChoice };
         let chain = self.workspace.noise.first_chain() + j as u64;
         let quad = number * uniforms as u64 + index as u64;
-        self.workspace.noise.field().uniform_at(Stream { phase, ..stream }, chain, quad)
+        let uniform = self.workspace.noise.field().uniform_at(Stream { phase, ..stream }, chain, quad);
+        self.note(j..j + 1, |_, asked| {
+            if !asked.uniforms.contains(&(index, uniform)) {
+                asked.uniforms.push((index, uniform));
+            }
+        });
+        uniform
     }
 
     /// Noise vector `index` of this step for the chain in column `j` alone: what [`noise`](Self::noise) has there.
@@ -325,7 +356,7 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// # Panics
     /// As `noise`, or if there is no such column, or `out` has not `d` elements.
     pub fn noise_of(&self, index: usize, j: usize, out: &mut [T]) {
-        let vector = self.vector_of(index);
+        let vector = self.vector_of(index, j..j + 1);
         let noise = &self.workspace.noise;
         assert!(j < noise.n_chains() && out.len() == noise.dim(), "a step asked for the noise of no chain");
         let (chain, dim) = (noise.first_chain() + j as u64, noise.dim());
@@ -345,6 +376,7 @@ impl<'a, T: Real> StepContext<'a, T> {
 
     /// Counts a proposal of the chain in column `j`, for the report's acceptance rates.
     pub fn count_proposal(&mut self, j: usize, accepted: bool) {
+        self.note(j..j + 1, |_, asked| asked.accepted.push(accepted));
         if !self.has_failed(j) {
             self.workspace.adjustment.proposed += 1;
             self.workspace.adjustment.accepted += u64::from(accepted);
@@ -365,13 +397,19 @@ impl<'a, T: Real> StepContext<'a, T> {
         }
     }
 
-    /// The number in its stream of noise vector `index` of this step.
-    fn vector_of(&self, index: usize) -> u64 {
+    /// The number in its stream of noise vector `index` of this step, of which chains in these columns want their part.
+    fn vector_of(&self, index: usize, columns: Range<usize>) -> u64 {
         let StepSetting { vectors, first_vector, .. } = self.setting;
         if index >= vectors {
             no_such_vector(index, vectors);
         }
-        first_vector + index as u64
+        let vector = first_vector + index as u64;
+        self.note(columns, |_, asked| {
+            if !asked.vectors.contains(&vector) {
+                asked.vectors.push(vector);
+            }
+        });
+        vector
     }
 
     /// The step's own scratch space: `scratch_vectors` times `d x n` elements at least, full of rubbish. Give it back by
@@ -468,6 +506,11 @@ impl<'a, T: Real> StepContext<'a, T> {
             self.workspace.bad.push((first_column + j, bad));
         }
     }
+}
+
+/// A chain in f64.
+pub(super) fn as_f64<T: Real>(chain: &[T]) -> Vec<f64> {
+    chain.iter().map(|v| v.as_f64()).collect()
 }
 
 #[cold]

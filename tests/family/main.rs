@@ -13,3 +13,6 @@ mod likelihood;
 mod multistep;
 mod predictors;
 mod single_step;
+#[cfg(feature = "serde")]
+mod step_records;
+mod trajectories;

@@ -1,18 +1,17 @@
 //! [`Hmc`] and [`ScoreHmc`]: Hamiltonian Monte Carlo at one time, with the log-density or with the energy along the path.
 
-use super::chain_sums::add_chain_sums;
 use super::evaluate::Evaluate;
+use super::leapfrog::{Leapfrogs, Trajectories};
 use super::metropolis::{InStep, Kept, accepts, scratch_of};
 use super::step_sizes::StepSizes;
-use crate::batch::BatchViewMut;
-use crate::error::ParameterError;
+use crate::batch::{BatchView, BatchViewMut};
+use crate::error::{ParameterError, ScoreError};
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::context::StepContext;
 use crate::sampler::corrector::Corrector;
 use crate::sampler::staged::StagedStep;
-use crate::score::LogDensity;
-use crate::simd::{Kernel, dispatch};
+use crate::score::{LogDensity, ScoreModel};
 use std::fmt;
 
 /// Hamiltonian Monte Carlo, where the log-density is known:
@@ -81,6 +80,24 @@ impl<E: LogDensity> Hmc<E> {
     #[must_use]
     pub fn leapfrogs(&self) -> usize {
         self.leapfrogs
+    }
+
+    /// The trajectories from the chains of `x` with these momenta, as the steps compute them: where they end, with which
+    /// momenta, and `ln` of the acceptance ratio.
+    ///
+    /// # Errors
+    /// [`ScoreError`] if shapes do not fit, there is no step size at this time, a model fails, the score is not finite at `x`, or a
+    /// log-density is NaN or `+inf`: where the step would stop the chain.
+    pub fn trajectories(
+        &self,
+        score: &dyn ScoreModel<Scalar = E::Scalar>,
+        process: &dyn ForwardProcess,
+        at: f64,
+        x: BatchView<'_, E::Scalar>,
+        momenta: BatchView<'_, E::Scalar>,
+    ) -> Result<Trajectories<E::Scalar>, ScoreError> {
+        let leapfrogs = Leapfrogs { size: self.step_sizes.at(process, at)?, count: self.leapfrogs };
+        leapfrogs.outside_a_run(score, Some(&self.log_density), at, x, momenta)
     }
 }
 
@@ -164,54 +181,30 @@ impl ScoreHmc {
     pub fn leapfrogs(&self) -> usize {
         self.leapfrogs
     }
-}
 
-/// `to <- from + c v`.
-struct Move<'a, T> {
-    from: &'a [T],
-    c: T,
-    v: &'a [T],
-    to: &'a mut [T],
-}
-
-impl<T: Real> Kernel for Move<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        for ((to, &from), &v) in self.to.iter_mut().zip(self.from).zip(self.v) {
-            *to = from + self.c * v;
-        }
+    /// The trajectories from the chains of `x` with these momenta, as the steps compute them: where they end, with which
+    /// momenta, and `ln` of the acceptance ratio.
+    ///
+    /// # Errors
+    /// [`ScoreError`] if shapes do not fit, there is no step size at this time, a model fails, or the score is not finite at
+    /// `x`: where the step would stop the chain.
+    pub fn trajectories<T: Real>(
+        &self,
+        score: &dyn ScoreModel<Scalar = T>,
+        process: &dyn ForwardProcess,
+        at: f64,
+        x: BatchView<'_, T>,
+        momenta: BatchView<'_, T>,
+    ) -> Result<Trajectories<T>, ScoreError> {
+        let leapfrogs = Leapfrogs { size: self.step_sizes.at(process, at)?, count: self.leapfrogs };
+        leapfrogs.outside_a_run(score, None, at, x, momenta)
     }
-}
-
-/// `to <- to + c v`.
-struct Kick<'a, T> {
-    c: T,
-    v: &'a [T],
-    to: &'a mut [T],
-}
-
-impl<T: Real> Kernel for Kick<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        for (to, &v) in self.to.iter_mut().zip(self.v) {
-            *to += self.c * v;
-        }
-    }
-}
-
-/// A coordinate's share of the integral of the score along the parabola through three points.
-#[inline(always)]
-fn along_parabola([x0, x1, x2, s0, s1, s2]: [f64; 6]) -> f64 {
-    let (a, b) = (x1 - x0, x2 - x1);
-    (s0 * (3.0 * a - b) + 4.0 * s1 * (a + b) + s2 * (3.0 * b - a)) * (1.0 / 6.0)
 }
 
 /// One trajectory for every chain. The score at the present points is kept from step to step, and so is the log-density.
 fn trajectory<T: Real>(
     cx: &mut StepContext<'_, T>,
-    (size, leapfrogs): (f64, usize),
+    leapfrogs: Leapfrogs,
     known: Option<&dyn LogDensity<Scalar = T>>,
     at: f64,
     x: &mut [T],
@@ -245,36 +238,12 @@ fn trajectory<T: Real>(
     } else {
         kept.read(kept_log, log_x);
     }
-    let (whole, half) = (T::of((2.0 * size).sqrt()), T::of((0.5 * size).sqrt()));
     points[0].copy_from_slice(x);
     scores[0].copy_from_slice(s_x);
     p.copy_from_slice(law.cx.noise(0));
-    ratio.fill(0.0);
-    add_chain_sums([&*p], ratio, |[p]| 0.5 * (p * p));
-    let mut here = 0;
     law.proposes = true;
-    for _ in 0..leapfrogs {
-        let ((from, to), (s_from, s_to)) = (points.split_at_mut(here + 1), scores.split_at_mut(here + 1));
-        let (from, to, s_from, s_to) = (&*from[here], &mut *to[0], &*s_from[here], &mut *s_to[0]);
-        dispatch(Kick { c: half, v: s_from, to: p });
-        dispatch(Move { from, c: whole, v: p, to });
-        // a trajectory that has left the numbers, or meets a score that is none, is given up
-        law.call_back(x, to);
-        law.score(to, s_to);
-        dispatch(Kick { c: half, v: s_to, to: p });
-        here += 1;
-        if here == 2 {
-            if known.is_none() {
-                let ([x0, x1, x2], [s0, s1, s2]) = (&points, &scores);
-                add_chain_sums([&**x0, &**x1, &**x2, &**s0, &**s1, &**s2], ratio, along_parabola);
-            }
-            points.swap(0, 2);
-            scores.swap(0, 2);
-            here = 0;
-        }
-    }
+    let here = leapfrogs.run(&mut law, known.is_none(), x, p, (&mut points, &mut scores), ratio);
     let (y, s_y) = (&*points[here], &*scores[here]);
-    add_chain_sums([&*p], ratio, |[p]| -0.5 * (p * p));
     law.log_density(y, log_y);
     ratio.iter_mut().zip(log_x.iter().zip(&*log_y)).for_each(|(ratio, (x, y))| *ratio += y - x);
     law.lost.iter().for_each(|&j| ratio[j] = f64::NEG_INFINITY);
@@ -319,7 +288,9 @@ impl<T: Real, E: LogDensity<Scalar = T>> Corrector<T> for Hmc<E> {
     }
     fn correct(&self, cx: &mut StepContext<'_, T>, at: f64, mut x: BatchViewMut<'_, T>) {
         match self.step_sizes.at(cx.process(), at) {
-            Ok(size) => trajectory(cx, (size, self.leapfrogs), Some(&self.log_density), at, x.as_mut_slice()),
+            Ok(size) => {
+                trajectory(cx, Leapfrogs { size, count: self.leapfrogs }, Some(&self.log_density), at, x.as_mut_slice())
+            }
             Err(error) => cx.refuse(&error.to_string()),
         }
     }
@@ -348,7 +319,7 @@ impl<T: Real> Corrector<T> for ScoreHmc {
     }
     fn correct(&self, cx: &mut StepContext<'_, T>, at: f64, mut x: BatchViewMut<'_, T>) {
         match self.step_sizes.at(cx.process(), at) {
-            Ok(size) => trajectory(cx, (size, self.leapfrogs), None, at, x.as_mut_slice()),
+            Ok(size) => trajectory(cx, Leapfrogs { size, count: self.leapfrogs }, None, at, x.as_mut_slice()),
             Err(error) => cx.refuse(&error.to_string()),
         }
     }
@@ -374,39 +345,5 @@ impl TryFrom<Form> for ScoreHmc {
     type Error = ParameterError;
     fn try_from(f: Form) -> Result<Self, ParameterError> {
         Self::following(f.step_sizes, f.leapfrogs)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `ln p = sin x`, whose score is no polynomial.
-    const STATE: (f64, f64) = (0.3, 0.8);
-
-    /// The error of a rule's difference of log-densities over two leapfrogs of length `e`.
-    fn error(rule: impl Fn([f64; 6]) -> f64, e: f64) -> f64 {
-        let (mut x, mut p) = STATE;
-        let mut points = [x; 3];
-        for point in &mut points[1..] {
-            p += 0.5 * e * x.cos();
-            x += e * p;
-            p += 0.5 * e * x.cos();
-            *point = x;
-        }
-        let [x0, x1, x2] = points;
-        rule([x0, x1, x2, x0.cos(), x1.cos(), x2.cos()]) - (x2.sin() - x0.sin())
-    }
-
-    #[test]
-    fn the_energy_along_the_parabola_is_of_order_five() {
-        let order = |rule: fn([f64; 6]) -> f64| (error(rule, 0.04) / error(rule, 0.02)).abs().log2();
-        // the next term of the expansion changes the order by a few times 0.02
-        assert!((order(along_parabola) - 5.0).abs() < 0.1, "{}", order(along_parabola));
-        // the twins: trapezoids, and Simpson's rule along the chord with the middle point as it is
-        let trapezoids = |[x0, x1, x2, s0, s1, s2]: [f64; 6]| 0.5 * (s0 + s1) * (x1 - x0) + 0.5 * (s1 + s2) * (x2 - x1);
-        assert!(order(trapezoids) < 3.2, "{}", order(trapezoids));
-        let chord = |[x0, _, x2, s0, s1, s2]: [f64; 6]| (s0 + 4.0 * s1 + s2) / 6.0 * (x2 - x0);
-        assert!(order(chord) < 4.0, "{}", order(chord));
     }
 }

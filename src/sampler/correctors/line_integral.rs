@@ -201,6 +201,7 @@ mod tests {
         }
         fn gradient(&mut self, _: &[f64], _: &mut [f64]) {}
         fn log_density(&mut self, _: &[f64], _: &mut [f64]) {}
+        fn call_back(&mut self, _: &[f64], _: &mut [f64]) {}
     }
 
     #[test]

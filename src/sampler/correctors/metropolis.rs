@@ -15,7 +15,8 @@ use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
 use crate::math::portable::ln;
 use crate::real::Real;
-use crate::sampler::context::StepContext;
+use crate::sampler::context::{StepContext, as_f64};
+use crate::sampler::recorder::Asked;
 use crate::sampler::step::AffineStep;
 use crate::sampler::update::AllFinite;
 use crate::score::{LogDensity, ScoreModel};
@@ -44,18 +45,15 @@ pub(super) struct InStep<'a, 'b, T: Real> {
     pub lost: Vec<usize>,
 }
 
-impl<T: Real> InStep<'_, '_, T> {
-    /// Puts every proposal that is not finite back to where its chain stands, so that no model has to score it. It is lost.
-    pub fn call_back(&mut self, x: &[T], y: &mut [T]) {
-        if dispatch(AllFinite(y)) {
-            return;
-        }
-        let dim = self.cx.dim();
-        for (j, (x, y)) in x.chunks(dim).zip(y.chunks_mut(dim)).enumerate() {
-            if !dispatch(AllFinite(y)) {
-                y.copy_from_slice(x);
-                self.lost.push(j);
-            }
+/// Puts every proposal that is not finite back to where its chain stands; its column is lost.
+fn call_back<T: Real>(dim: usize, x: &[T], y: &mut [T], lost: &mut Vec<usize>) {
+    if dispatch(AllFinite(y)) {
+        return;
+    }
+    for (j, (x, y)) in x.chunks(dim).zip(y.chunks_mut(dim)).enumerate() {
+        if !dispatch(AllFinite(y)) {
+            y.copy_from_slice(x);
+            lost.push(j);
         }
     }
 }
@@ -74,7 +72,9 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
         let view = BatchView::of_chains(x, dim, first);
         let whole = known.score_into(self.at, view, BatchViewMut::of_chains(out, dim, first), self.scratch);
         if whole.is_ok() && dispatch(AllFinite(out)) {
-            return;
+            let gradient = |i: usize| as_f64(&out[i * dim..(i + 1) * dim]);
+            let note = |i, asked: &mut Asked| asked.gradients.push((self.at, as_f64(view.chain(i)), gradient(i)));
+            return self.cx.note(0..view.n_chains(), note);
         }
         for (j, out) in out.chunks_mut(dim).enumerate() {
             let one = BatchViewMut::of_chains(out, dim, first + j as u64);
@@ -114,6 +114,12 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
             }
             *out = out.max(NO_DENSITY);
         }
+        let note = |i: usize, asked: &mut Asked| asked.log_densities.push((self.at, as_f64(view.chain(i)), out[i]));
+        self.cx.note(0..out.len(), note);
+    }
+
+    fn call_back(&mut self, x: &[T], y: &mut [T]) {
+        call_back(self.cx.dim(), x, y, &mut self.lost);
     }
 }
 
@@ -163,6 +169,10 @@ impl<T: Real> Evaluate<T> for Outside<'_, T> {
             self.error.get_or_insert(ScoreError::model(message));
         }
         out.iter_mut().for_each(|out| *out = out.max(NO_DENSITY));
+    }
+
+    fn call_back(&mut self, x: &[T], y: &mut [T]) {
+        call_back(self.model.dim(), x, y, &mut self.lost);
     }
 }
 
