@@ -73,7 +73,8 @@ impl ThirdDerivativeBound {
                 let ratio = marginal.scale * radius / (width * width + marginal.variance);
                 // (alpha R)^3 / s^6
                 let bound = LARGEST_CUMULANT * ratio * ratio * ratio;
-                ParameterError::check("time", t, bound.is_finite(), "a time with noise, for data in a ball")
+                ParameterError::check("time", t, bound.is_finite(), "a time with noise, for data in a ball")?;
+                Ok(bound)
             }
         }
     }
