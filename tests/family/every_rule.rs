@@ -4,8 +4,8 @@
 use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
-    Inpainted, KnownCoordinates, LangevinStep, RePaint, Restart, ScoreBarker, SnrLangevin, StagedStep, StepSite, StepSizes,
-    ThirdDerivativeBound,
+    Inpainted, KnownCoordinates, LangevinStep, RePaint, Restart, ScoreBarker, SnrLangevin, StagedStep, StepSite,
+    StepSizes, ThirdDerivativeBound,
 };
 use std::sync::Arc;
 

@@ -62,7 +62,7 @@ impl TwoCoin {
     /// Goes on to the next point.
     pub fn next(&mut self, most_events: usize, uniform: impl Fn(usize) -> f64) -> Next {
         // one round would take more on average
-        if self.events == most_events || !(self.points <= most_events as f64) {
+        if self.events == most_events || self.points.is_nan() || self.points > most_events as f64 {
             return Next::Exhausted;
         }
         let first = PER_EVENT * self.events;
