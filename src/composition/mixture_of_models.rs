@@ -4,7 +4,8 @@ use super::parts::{Asked, Factor, Parts};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
 use crate::math::portable::{exp, ln};
-use crate::score::{LogDensity, ScoreModel, for_equal_times};
+use crate::real::Real;
+use crate::score::{Divergence, LogDensity, ScoreModel, for_equal_times};
 
 /// The mixture of the laws of several models whose densities are known.
 ///
@@ -221,5 +222,51 @@ impl<M: LogDensity> LogDensity for MixtureOfModels<M> {
         }
         let mut logs = vec![0.0; out.len() * self.parts.models.len()];
         self.joint_logs_into(t, x, &mut logs, out, scratch)
+    }
+}
+
+/// From the parts' divergences and scores:
+///
+/// ```text
+/// div s = sum_i r_i ( div s_i + |s_i - s|^2 ),     s = sum_i r_i s_i
+/// ```
+/// as `grad r_i = r_i (s_i - s)` and `sum_i r_i < s_i - s, s_i > = sum_i r_i |s_i - s|^2`. NaN where no part has a density.
+impl<M: LogDensity + Divergence> Divergence for MixtureOfModels<M> {
+    fn divergence_scratch_len(&self, n_chains: usize) -> usize {
+        let parts = self.parts.models.iter().map(|model| model.divergence_scratch_len(n_chains)).max().unwrap_or(0);
+        parts.max(self.scratch_len(n_chains))
+    }
+    fn divergence_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, M::Scalar>,
+        out: &mut [f64],
+        scratch: &mut [M::Scalar],
+    ) -> Result<(), ScoreError> {
+        ParameterError::same("the output", "elements, one per chain", x.n_chains(), out.len())?;
+        if out.is_empty() {
+            return Ok(());
+        }
+        let (n, dim, parts) = (out.len(), self.dim(), self.parts.models.len());
+        let (mut shares, mut totals) = (vec![0.0; n * parts], vec![0.0; n]);
+        self.shares_into(t, x, &mut shares, &mut totals, scratch)?;
+        let mut mean = vec![M::Scalar::default(); n * dim];
+        self.score_into(t, x, BatchViewMut::new(&mut mean, dim)?.starting_at(x.first_chain()), scratch)?;
+        let (mut own, mut score) = (vec![0.0; n], vec![M::Scalar::default(); n * dim]);
+        out.fill(0.0);
+        for (i, model) in self.parts.models.iter().enumerate() {
+            model.divergence_into(t, x, &mut own, scratch)?;
+            model.score_into(t, x, BatchViewMut::new(&mut score, dim)?.starting_at(x.first_chain()), scratch)?;
+            for (j, out) in out.iter_mut().enumerate() {
+                let share = shares[i * n + j];
+                // a part without a share may have no score there
+                if share != 0.0 {
+                    let of_chain = score[j * dim..].iter().zip(&mean[j * dim..(j + 1) * dim]);
+                    let away: f64 = of_chain.map(|(s, m)| (s.as_f64() - m.as_f64()) * (s.as_f64() - m.as_f64())).sum();
+                    *out += share * (own[j] + away);
+                }
+            }
+        }
+        Ok(())
     }
 }

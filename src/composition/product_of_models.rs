@@ -3,7 +3,7 @@
 use super::parts::{Asked, Factor, Parts};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
-use crate::score::{LogDensity, ScoreModel};
+use crate::score::{Divergence, LogDensity, ScoreModel};
 
 /// The weighted sum of scores of several models: the score of the product of powers of their densities.
 ///
@@ -191,6 +191,29 @@ impl<M: LogDensity> LogDensity for ProductOfModels<M> {
         out.fill(0.0);
         for (model, &w) in self.parts.models.iter().zip(&self.parts.numbers).filter(|(_, w)| **w != 0.0) {
             model.log_density_into(t, x, &mut own, scratch)?;
+            out.iter_mut().zip(&own).for_each(|(out, own)| *out += w * own);
+        }
+        Ok(())
+    }
+}
+
+/// The weighted sum of the parts' divergences.
+impl<M: Divergence> Divergence for ProductOfModels<M> {
+    fn divergence_scratch_len(&self, n_chains: usize) -> usize {
+        self.parts.models.iter().map(|model| model.divergence_scratch_len(n_chains)).max().unwrap_or(0)
+    }
+    fn divergence_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, M::Scalar>,
+        out: &mut [f64],
+        scratch: &mut [M::Scalar],
+    ) -> Result<(), ScoreError> {
+        ParameterError::same("the output", "elements, one per chain", x.n_chains(), out.len())?;
+        let mut own = vec![0.0; out.len()];
+        out.fill(0.0);
+        for (model, &w) in self.parts.models.iter().zip(&self.parts.numbers).filter(|(_, w)| **w != 0.0) {
+            model.divergence_into(t, x, &mut own, scratch)?;
             out.iter_mut().zip(&own).for_each(|(out, own)| *out += w * own);
         }
         Ok(())

@@ -5,7 +5,7 @@ use crate::error::ScoreError;
 use crate::math::portable::{exp, ln};
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::score::{LogDensity, ScoreModel, check_scratch, check_shapes};
+use crate::score::{Divergence, LogDensity, ScoreModel, check_scratch, check_shapes};
 use crate::simd::{Kernel, dispatch};
 
 /// A score model that can multiply by the transposed derivative of its score, `(ds/dx)^T v`.
@@ -315,5 +315,30 @@ impl<S: LogDensity, F: ForwardProcess> LogDensity for CentralDifference<S, F> {
         scratch: &mut [S::Scalar],
     ) -> Result<(), ScoreError> {
         self.model.log_density_into(t, x, out, scratch)
+    }
+}
+
+/// The model's own.
+impl<S: Divergence, F: ForwardProcess> Divergence for CentralDifference<S, F> {
+    fn divergence_scratch_len(&self, n_chains: usize) -> usize {
+        self.model.divergence_scratch_len(n_chains)
+    }
+    fn divergence_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, S::Scalar>,
+        out: &mut [f64],
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        self.model.divergence_into(t, x, out, scratch)
+    }
+    fn divergence_at_times_into(
+        &self,
+        times: &[f64],
+        x: BatchView<'_, S::Scalar>,
+        out: &mut [f64],
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        self.model.divergence_at_times_into(times, x, out, scratch)
     }
 }

@@ -161,7 +161,8 @@ impl<F: ForwardProcess> FlowLikelihood<F> {
     /// The log-densities of points (`d x n`), with the divergence from probes.
     ///
     /// # Errors
-    /// As [`measure`](Self::measure), or if there are no probes, more than 2^20, or more than 2^28 over `d`.
+    /// As [`measure`](Self::measure), or if there are no probes, more than 2^20, or more than 2^28 over `d`; if the products of
+    /// Hutch++ are no multiple of 3.
     pub fn measure_by_probes<S: ScoreModel>(
         &self,
         model: &S,
@@ -178,9 +179,14 @@ impl<F: ForwardProcess> FlowLikelihood<F> {
             Probes::Gaussian { probes, seed } => {
                 Trace::Directions { step, probes, signs: false, field: NoiseField::new(seed).child(DIRECTIONS) }
             }
+            // a sketch that spans everything
+            Probes::HutchPlusPlus { products, .. } if products / 3 >= model.dim() => Trace::Coordinates { step },
+            Probes::HutchPlusPlus { products, seed } => {
+                Trace::Sketched { step, k: products / 3, field: NoiseField::new(seed).child(DIRECTIONS) }
+            }
         };
         // few points at a time, if they have many directions
-        let size = tile_size(model).min(DIRECTIONS_AT_ONCE / (trace.integrals() * model.dim()).max(1)).max(1);
+        let size = tile_size(model).min(DIRECTIONS_AT_ONCE / (trace.directions() * model.dim()).max(1)).max(1);
         self.run(model, points, size, trace)
     }
 

@@ -29,6 +29,7 @@ mod likelihood_error;
 mod log_likelihoods;
 mod prior;
 mod probes;
+mod sketch;
 mod tile_flow;
 mod transition;
 

@@ -12,9 +12,23 @@ use crate::real::Real;
 /// coordinates   sum over v = e_1, .., e_d            2 d evaluations, no error but that of differences
 /// Rademacher    mean over v of independent signs     2 per probe, variance 2 sum_{i != j} J_ij^2 for a symmetric J
 /// Gaussian      mean over v of N(0, I)               2 per probe, variance 2 sum_ij J_ij^2
+/// Hutch++       see below                            2 per product
 /// ```
 /// A diagonal Jacobian has no error with signs. A point keeps its directions on its whole way, so that the flow stays an
 /// ordinary differential equation; they are drawn from its number and the seed.
+///
+/// # Hutch++
+/// Where few directions carry most of the divergence, they are found first. Of `m` products with the Jacobian a third goes to a
+/// sketch, a third to its own part of the trace, and a third to the rest by Hutchinson's estimator with signs:
+///
+/// ```text
+/// Q = orthonormal basis of (J s_1, .., J s_k),     k = m/3, s_i of N(0, I)
+/// div s = tr(Q^T J Q) + mean over v of < P v, J P v >,     P = I - Q Q^T
+/// ```
+/// `P` is a projection, so `tr J = tr(Q^T J Q) + tr(P J P)` for every matrix and every `Q`: the mean has no bias, for a
+/// Jacobian that is not symmetric either, and only products `J v` are asked for. A Jacobian of rank `k` or less has `P J = 0`: no
+/// error but that of differences. The standard error is that of the rest, over its `k` directions. With `m >= 3d` the axes
+/// span everything at a third of the price, and they are taken instead.
 ///
 /// `h` is 1.2e-4 (f64 models) or 0.019 (f32) times the standard deviation of the noise, and that number itself where there
 /// is no noise. The score is then smooth over `h` if the data is; see [`FlowLikelihood::with_probe_step`].
@@ -22,7 +36,8 @@ use crate::real::Real;
 /// [`FlowLikelihood::with_probe_step`]: super::FlowLikelihood::with_probe_step
 ///
 /// # Source
-/// Hutchinson 1989; for flows Grathwohl et al. 2019 (arXiv 1810.01367), Song et al. 2021 (arXiv 2011.13456).
+/// Hutchinson 1989; for flows Grathwohl et al. 2019 (arXiv 1810.01367), Song et al. 2021 (arXiv 2011.13456). Hutch++: Meyer,
+/// Musco, Musco, Woodruff 2021 (arXiv 2010.09649), algorithm 1, here with normals in the sketch: two vectors of signs may be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -43,12 +58,29 @@ pub enum Probes {
         /// Where the directions come from.
         seed: u64,
     },
+    /// Hutch++: Hutchinson's estimator for what a sketch of the Jacobian leaves over.
+    HutchPlusPlus {
+        /// Products with the Jacobian per point and divergence: a multiple of 3.
+        products: usize,
+        /// Where the directions come from.
+        seed: u64,
+    },
 }
 
 impl Probes {
     /// Refuses no probes at all, and more than a machine can hold, for points of `dim` coordinates.
     pub(super) fn check(self, dim: usize) -> Result<(), ParameterError> {
-        let (Self::Rademacher { probes, .. } | Self::Gaussian { probes, .. }) = self else { return Ok(()) };
+        let probes = match self {
+            Self::Coordinates => return Ok(()),
+            Self::Rademacher { probes, .. } | Self::Gaussian { probes, .. } => probes,
+            Self::HutchPlusPlus { products, .. } => {
+                if products % 3 != 0 {
+                    let (name, given) = ("products", products as u64);
+                    return Err(ParameterError::Count { name, given, allowed: "a multiple of 3" });
+                }
+                products
+            }
+        };
         ParameterError::not_empty("probes", probes)?;
         let given = probes as u64;
         if probes > MOST_PROBES {

@@ -2,6 +2,7 @@
 
 use super::likelihood_error::LikelihoodError;
 use super::probes::shortest_step;
+use super::sketch::{Bases, remove_from};
 use crate::batch::BatchView;
 use crate::math::dormand_prince::Slopes;
 use crate::noise::{NoiseField, Phase, Stream};
@@ -18,6 +19,8 @@ pub(super) enum Trace<'a, T: Real> {
     Coordinates { step: f64 },
     /// Differences along random directions: signs, or else normals.
     Directions { step: f64, probes: usize, signs: bool, field: NoiseField },
+    /// Hutch++, with `k` directions in the sketch and as many for the rest.
+    Sketched { step: f64, k: usize, field: NoiseField },
 }
 
 impl<T: Real> Clone for Trace<'_, T> {
@@ -29,13 +32,22 @@ impl<T: Real> Clone for Trace<'_, T> {
 impl<T: Real> Copy for Trace<'_, T> {}
 
 impl<T: Real> Trace<'_, T> {
-    /// Integrals per point: one per random direction.
+    /// Integrals per point: one per random direction of Hutchinson's estimator.
     pub fn integrals(self) -> usize {
-        if let Self::Directions { probes, .. } = self { probes } else { 1 }
+        match self {
+            Self::Model(_) | Self::Coordinates { .. } => 1,
+            Self::Directions { probes, .. } => probes,
+            Self::Sketched { k, .. } => k,
+        }
+    }
+
+    /// Directions that are kept per point: those of a sketch, of its basis, and of Hutchinson's estimator.
+    pub fn directions(self) -> usize {
+        if let Self::Sketched { k, .. } = self { 3 * k } else { self.integrals() }
     }
 
     pub fn is_random(self) -> bool {
-        matches!(self, Self::Directions { .. })
+        matches!(self, Self::Directions { .. } | Self::Sketched { .. })
     }
 }
 
@@ -54,8 +66,11 @@ pub(super) struct TileFlow<'a, T: Real> {
     above: Vec<T>,
     below: Vec<T>,
     divergences: Vec<f64>,
-    /// `d x probes` for every point.
+    /// `d x probes` for every point; in a sketch its `k` directions come first.
     directions: Vec<f64>,
+    /// The direction in use.
+    direction: Vec<f64>,
+    bases: Bases,
     scratch: Vec<T>,
     /// Scores and divergences for every point.
     work: Vec<(u64, u64)>,
@@ -66,18 +81,29 @@ pub(super) struct TileFlow<'a, T: Real> {
 impl<'a, T: Real> TileFlow<'a, T> {
     pub fn new(model: &'a dyn ScoreModel<Scalar = T>, trace: Trace<'a, T>, tile: Tile, clock: NoiseRatio<'a>) -> Self {
         let (mut directions, mut scratch) = (Vec::new(), Vec::new());
+        let mut bases = Bases::none();
+        let draw = |directions: &mut Vec<f64>, field: NoiseField, number: usize| {
+            directions.resize(tile.len() * number, 0.0);
+            let stream = Stream { phase: Phase::Inner, node: 0 };
+            field.fill_slabs(stream, tile.first_chain, 0, tile.dim * number, 1, directions);
+        };
+        let sign = |v: &mut f64| *v = 1.0_f64.copysign(*v);
         match trace {
             Trace::Model(model) => scratch.resize(model.divergence_scratch_len(tile.n), T::default()),
             Trace::Coordinates { .. } => {}
             Trace::Directions { probes, signs, field, .. } => {
-                directions.resize(tile.len() * probes, 0.0);
-                let stream = Stream { phase: Phase::Inner, node: 0 };
-                field.fill_slabs(stream, tile.first_chain, 0, tile.dim * probes, 1, &mut directions);
+                draw(&mut directions, field, probes);
                 if signs {
-                    directions.iter_mut().for_each(|v| *v = 1.0_f64.copysign(*v));
+                    directions.iter_mut().for_each(sign);
                 }
             }
+            Trace::Sketched { k, field, .. } => {
+                draw(&mut directions, field, 2 * k);
+                directions.chunks_mut(2 * k * tile.dim).for_each(|own| own[k * tile.dim..].iter_mut().for_each(sign));
+                bases = Bases::new(tile.dim, k, tile.n);
+            }
         }
+        let direction = vec![0.0; if directions.is_empty() { 0 } else { tile.len() }];
         let vector = vec![T::default(); tile.len()];
         let probing = if matches!(trace, Trace::Model(_)) { Vec::new() } else { vector.clone() };
         Self {
@@ -94,6 +120,8 @@ impl<'a, T: Real> TileFlow<'a, T> {
             below: probing,
             divergences: vec![0.0; tile.n],
             directions,
+            direction,
+            bases,
             scratch,
             work: vec![(0, 0); tile.n],
             calls: 0,
@@ -191,25 +219,36 @@ impl<'a, T: Real> TileFlow<'a, T> {
         Ok(())
     }
 
-    /// The difference along direction number `p` of each point.
-    fn along_direction(
-        &mut self,
-        columns: &Range<usize>,
-        (step, p, probes): (f64, usize, usize),
-    ) -> Result<(), Halt<LikelihoodError>> {
+    /// Takes direction number `p` of each point, of so many.
+    fn take_direction(&mut self, columns: &Range<usize>, p: usize, of: usize) {
+        let d = self.tile.dim;
+        for j in columns.clone() {
+            self.direction[j * d..(j + 1) * d].copy_from_slice(&self.directions[(j * of + p) * d..][..d]);
+        }
+    }
+
+    /// The scores on both sides of each point, along its direction.
+    fn probe_both_sides(&mut self, columns: &Range<usize>, step: f64) -> Result<(), Halt<LikelihoodError>> {
         let d = self.tile.dim;
         for to_above in [true, false] {
             for j in columns.clone() {
                 let h = self.difference(j, step, 0..d);
                 let h = if to_above { h } else { -h };
-                let v = &self.directions[(j * probes + p) * d..][..d];
                 let points = self.beside[j * d..].iter_mut().zip(&self.states[j * d..]);
+                let v = &self.direction[j * d..(j + 1) * d];
                 points.zip(v).for_each(|((to, x), v)| *to = T::of(x.as_f64() + h * v));
             }
             self.probe(columns, to_above)?;
         }
+        Ok(())
+    }
+
+    /// `<v, J v>` along the direction of each point.
+    fn along_direction(&mut self, columns: &Range<usize>, step: f64) -> Result<(), Halt<LikelihoodError>> {
+        let d = self.tile.dim;
+        self.probe_both_sides(columns, step)?;
         for j in columns.clone() {
-            let v = &self.directions[(j * probes + p) * d..][..d];
+            let v = &self.direction[j * d..(j + 1) * d];
             let h = self.difference(j, step, 0..d);
             let mut sum = 0.0;
             let scores = self.above[j * d..].iter().zip(&self.below[j * d..]);
@@ -221,6 +260,62 @@ impl<'a, T: Real> TileFlow<'a, T> {
                 sum += weight * (above.as_f64() - below.as_f64());
             }
             self.divergences[j] = sum / (2.0 * h);
+        }
+        Ok(())
+    }
+
+    /// Finds the bases of the points' sketches, and the traces there.
+    fn sketch(&mut self, columns: &Range<usize>, (step, k): (f64, usize)) -> Result<(), Halt<LikelihoodError>> {
+        let d = self.tile.dim;
+        for i in 0..k {
+            self.take_direction(columns, i, 2 * k);
+            self.probe_both_sides(columns, step)?;
+            for j in columns.clone() {
+                // a product with the Jacobian up to a factor, which a basis does not have
+                let scores = self.above[j * d..].iter().zip(&self.below[j * d..]);
+                let column = self.bases.column_mut(j, i).iter_mut().zip(scores);
+                column.for_each(|(to, (above, below))| *to = above.as_f64() - below.as_f64());
+            }
+        }
+        for j in columns.clone() {
+            self.bases.orthonormalise(j);
+            self.bases.traces[j] = 0.0;
+        }
+        for i in 0..k {
+            for j in columns.clone() {
+                // as long as a vector of signs if it is spread as they are, as an axis if it is one
+                let (q, to) = (self.bases.column(j, i), &mut self.direction[j * d..(j + 1) * d]);
+                let largest = q.iter().fold(0.0_f64, |largest, q| largest.max(q.abs()));
+                to.iter_mut().zip(q).for_each(|(to, q)| *to = if largest > 0.0 { q / largest } else { 0.0 });
+            }
+            self.along_direction(columns, step)?;
+            for j in columns.clone() {
+                let square: f64 = self.direction[j * d..(j + 1) * d].iter().map(|v| v * v).sum();
+                if square > 0.0 {
+                    self.bases.traces[j] += self.divergences[j] / square;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The trace by the sketch, and that of what it leaves over along direction number `p`.
+    fn along_sketch_and_rest(
+        &mut self,
+        columns: &Range<usize>,
+        (step, k, p): (f64, usize, usize),
+    ) -> Result<(), Halt<LikelihoodError>> {
+        if p == 0 {
+            self.sketch(columns, (step, k))?;
+        }
+        let d = self.tile.dim;
+        self.take_direction(columns, k + p, 2 * k);
+        for j in columns.clone() {
+            remove_from(&mut self.direction[j * d..(j + 1) * d], self.bases.of(j));
+        }
+        self.along_direction(columns, step)?;
+        for j in columns.clone() {
+            self.divergences[j] += self.bases.traces[j];
         }
         Ok(())
     }
@@ -254,7 +349,12 @@ impl<T: Real> Slopes for TileFlow<'_, T> {
                     Trace::Model(model) => self.ask_model(model, &columns).map(|()| (0, 1))?,
                     Trace::Coordinates { step } => self.along_axes(&columns, step).map(|()| (2 * d as u64, 0))?,
                     Trace::Directions { step, probes, .. } => {
-                        self.along_direction(&columns, (step, p, probes)).map(|()| (2, 0))?
+                        self.take_direction(&columns, p, probes);
+                        self.along_direction(&columns, step).map(|()| (2, 0))?
+                    }
+                    Trace::Sketched { step, k, .. } => {
+                        let sketch = if p == 0 { 4 * k as u64 } else { 0 };
+                        self.along_sketch_and_rest(&columns, (step, k, p)).map(|()| (2 + sketch, 0))?
                     }
                 };
                 for j in columns.clone() {

@@ -15,8 +15,8 @@ use std::path::Path;
 /// What the network means is read: the table of betas (`num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end`,
 /// `trained_betas`, `rescale_betas_zero_snr`) and what it predicts (`prediction_type`). Of what the scheduler does when it
 /// samples, two things are kept as suggestions: its inference timesteps (`timestep_spacing`, `steps_offset`,
-/// `use_karras_sigmas`, `use_exponential_sigmas`, `use_lu_lambdas`, `set_alpha_to_one`), as [`timesteps`](Self::timesteps) and
-/// [`grid`](Self::grid), and the range that it clips denoised states to
+/// `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas`, `use_lu_lambdas`, `set_alpha_to_one` or `final_sigmas_type`, as the class has it), as
+/// [`timesteps`](Self::timesteps) and [`grid`](Self::grid), and the range that it clips denoised states to
 /// (`clip_sample`, `clip_sample_range`), as [`clip_range`](Self::clip_range). The rest is not looked at: solvers, variances and
 /// dynamic thresholding are choices of a run, not of the network.
 ///
@@ -25,6 +25,10 @@ use std::path::Path;
 /// prediction_type  epsilon -> Noise,  sample -> Denoiser,  v_prediction -> Velocity
 /// _class_name      a scheduler of such a table (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver, UniPC, ...), or none
 /// ```
+/// As in diffusers, `use_..._sigmas` are read for the classes that know them, and at most one may be true. Refused are sigmas between ends of
+/// their own (`sigma_min`, `sigma_max`), and `interpolation_type = "log_linear"` without such sigmas, where a scheduler tells the
+/// network other timesteps than its noise has.
+///
 /// Schedulers of flow matching, of EDM's sigmas and of consistency models are refused: their networks mean something else.
 /// [`OnnxScore::with_conversion`](super::OnnxScore::with_conversion) takes such networks; `docs/foreign-models.md` has their
 /// formulas.
@@ -95,6 +99,34 @@ const EVENLY_SPACED: [&str; 12] = [
 const COUNT_THE_END: [&str; 4] =
     ["DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler", "SASolverScheduler"];
 
+/// Schedulers after k-diffusion: they visit noise levels between timesteps, and space levels between the ends of the
+/// timesteps that they would visit.
+const AFTER_K_DIFFUSION: [&str; 7] = [
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSDEScheduler",
+];
+
+/// Schedulers that know how to space noise levels, `use_karras_sigmas` and its like; only the first knows `use_lu_lambdas`.
+const SPACE_LEVELS: [&str; 12] = [
+    "DPMSolverMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DPMSolverSDEScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "SASolverScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+];
+
 /// Schedulers that clip denoised states when nothing is said.
 const CLIPPING: [&str; 6] = [
     "DDPMScheduler",
@@ -129,9 +161,6 @@ impl DiffusersScheduler {
         // what is not said has the meaning that the scheduler's own class gives it
         let class = config.word("_class_name")?.unwrap_or("DDPMScheduler");
         let spacing = match config.word("timestep_spacing")? {
-            _ if config.truth("use_karras_sigmas", false)? => TimestepSpacing::Karras,
-            _ if config.truth("use_exponential_sigmas", false)? => TimestepSpacing::LogSnr,
-            _ if config.truth("use_lu_lambdas", false)? => TimestepSpacing::LogSnr,
             None if EVENLY_SPACED.contains(&class) => TimestepSpacing::Linspace,
             None | Some("leading") => TimestepSpacing::Leading,
             Some("trailing") => TimestepSpacing::Trailing,
@@ -145,11 +174,21 @@ impl DiffusersScheduler {
             Some(_) => return Err(config.refuse("prediction_type", "epsilon, sample or v_prediction")),
         };
         let clips = config.truth("clip_sample", CLIPPING.contains(&class))? && !config.truth("thresholding", false)?;
-        let mut inference = InferenceTimesteps::new(spacing).with_offset(config.count("steps_offset")?.unwrap_or(0));
+        let levels = config.spacing_of_levels()?;
+        let mut inference =
+            InferenceTimesteps::new(levels.unwrap_or(spacing)).with_offset(config.count("steps_offset")?.unwrap_or(0));
         if COUNT_THE_END.contains(&class) {
             inference = inference.counting_the_end();
         }
-        if !config.truth("set_alpha_to_one", class != "PNDMScheduler")? {
+        // levels that are interpolated in their logarithm span all timesteps
+        let log_linear = config.interpolates_logarithms(levels.is_some())?;
+        if AFTER_K_DIFFUSION.contains(&class) {
+            inference = inference.interpolating();
+            if levels.is_some() && !log_linear {
+                inference = inference.with_ends_of(spacing);
+            }
+        }
+        if config.ends_at_first(class)? {
             inference = inference.ending_at_the_first_timestep();
         }
         Ok(Self {
@@ -192,7 +231,7 @@ impl DiffusersScheduler {
     }
 
     /// The grid of a run of `n_steps`: from each of its [`timesteps`](Self::timesteps) to the next, and from the last to the data
-    /// (`t = 0`), or to timestep 0 (`t = 1`) if the scheduler says `set_alpha_to_one = false`.
+    /// (`t = 0`), or to timestep 0 (`t = 1`) if the scheduler ends there: by `set_alpha_to_one = false`, by `final_sigmas_type = "sigma_min"`, or always (DEIS, SA-Solver).
     ///
     /// Schedulers of DDIM's kind go from timestep `k` to `k - N / n_steps` instead, which is another timestep than the next one
     /// where `n_steps` does not divide `N` and the spacing is not leading.
@@ -262,6 +301,63 @@ impl<'a> Config<'a> {
             return Err(self.refuse("use_flow_sigmas", "false: flow matching is another path"));
         }
         Ok(())
+    }
+
+    /// The spacing of noise levels that the scheduler is told to use, if its class knows of any. Without a class all are known.
+    fn spacing_of_levels(&self) -> Result<Option<TimestepSpacing>, OnnxError> {
+        let class = self.word("_class_name")?;
+        let knows = |classes: &[&str]| class.is_none_or(|class| classes.contains(&class));
+        let mut told = None;
+        for (field, spacing, known) in [
+            ("use_karras_sigmas", TimestepSpacing::Karras, knows(&SPACE_LEVELS)),
+            ("use_exponential_sigmas", TimestepSpacing::LogSnr, knows(&SPACE_LEVELS)),
+            ("use_beta_sigmas", TimestepSpacing::Beta, knows(&SPACE_LEVELS)),
+            ("use_lu_lambdas", TimestepSpacing::LogSnr, knows(&SPACE_LEVELS[..1])),
+        ] {
+            if self.truth(field, false)? && known {
+                if told.is_some() {
+                    return Err(self.refuse(field, "false, as another spacing of noise levels is true"));
+                }
+                told = Some(spacing);
+            }
+        }
+        if told.is_some() {
+            for field in ["sigma_min", "sigma_max"] {
+                if self.field(field).is_some() {
+                    return Err(self.refuse(field, "none: noise levels span the timesteps"));
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// Whether noise levels are interpolated in their logarithm.
+    fn interpolates_logarithms(&self, spaces_levels: bool) -> Result<bool, OnnxError> {
+        let supported = "linear: with log_linear the network is told other timesteps than its noise has, and \
+                         TimeGrid::uniform_in_log_snr has these noise levels";
+        match self.word("interpolation_type")? {
+            None | Some("linear") => Ok(false),
+            Some("log_linear") if spaces_levels => Ok(true),
+            _ => Err(self.refuse("interpolation_type", supported)),
+        }
+    }
+
+    /// Whether the last step ends at timestep 0.
+    fn ends_at_first(&self, class: &str) -> Result<bool, OnnxError> {
+        let by_word = || match self.word("final_sigmas_type")? {
+            None | Some("zero") => Ok(false),
+            Some("sigma_min") => Ok(true),
+            Some(_) => Err(self.refuse("final_sigmas_type", "zero or sigma_min")),
+        };
+        match class {
+            "DEISMultistepScheduler" | "SASolverScheduler" => Ok(true),
+            "EulerDiscreteScheduler"
+            | "DPMSolverMultistepScheduler"
+            | "DPMSolverSinglestepScheduler"
+            | "UniPCMultistepScheduler" => by_word(),
+            _ if AFTER_K_DIFFUSION.contains(&class) => Ok(false),
+            _ => Ok(!self.truth("set_alpha_to_one", class != "PNDMScheduler")?),
+        }
     }
 
     fn process(&self) -> Result<DiscreteVariancePreserving, OnnxError> {

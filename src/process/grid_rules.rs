@@ -4,6 +4,7 @@ use super::ornstein_uhlenbeck as ou;
 use super::process_trait::ForwardProcess;
 use crate::error::ParameterError;
 use crate::grid::{NODE_LIMIT, TimeGrid, check_ends};
+use crate::math::beta_quantile;
 use crate::math::portable::{exp, exp_m1, ln, ln_1p};
 
 /// Grids that follow a process's noise instead of its clock. They visit the same noise levels under every process.
@@ -51,6 +52,78 @@ impl TimeGrid {
             from - 2.0 * rho * log_mean
         };
         at_noise_levels(process, horizon, early_stop, (1..n_steps).map(log_snr))
+    }
+
+    /// Noise levels `sigma/alpha` at the quantiles of a beta distribution: more of them near both ends if `a` and `b` are below 1.
+    ///
+    /// ```text
+    /// sigma_k = sigma_N + B(1 - k/N) (sigma_0 - sigma_N),     sigma_0 at horizon, sigma_N at early_stop
+    /// ```
+    /// `B(u)` is the level that a `Beta(a, b)` variable stays below with probability `u`; `a = b = 0.6` is usual, and `a = b = 1`
+    /// spaces the levels evenly. Both ends are kept to the bit, and `early_stop` may be 0. This is what diffusers does with
+    /// `use_beta_sigmas`; the paper spaces times so, which is [`beta_in_time`](Self::beta_in_time).
+    ///
+    /// # Errors
+    /// [`ParameterError`] unless `horizon > early_stop >= 0`, the process serves the horizon, `n_steps >= 1`, and `a` and `b` are
+    /// positive and at most 1e6; also if the steps are too short for f64.
+    /// # Source
+    /// Lee et al. 2024 (arXiv 2407.12173); the documentation of diffusers 0.42.
+    /// # Example
+    /// ```
+    /// use score_diffusion::prelude::*;
+    /// let grid = TimeGrid::beta(&VarianceExploding::linear(), 80.0, 0.0, 4, 0.6, 0.6)?;
+    /// assert_eq!((grid.node(0), grid.node(4)), (80.0, 0.0));
+    /// assert!((grid.node(2) - 40.0).abs() < 1e-9 && (grid.node(1) + grid.node(3) - 80.0).abs() < 1e-9);
+    /// # Ok::<(), ParameterError>(())
+    /// ```
+    pub fn beta<F: ForwardProcess + ?Sized>(
+        process: &F,
+        horizon: f64,
+        early_stop: f64,
+        n_steps: usize,
+        a: f64,
+        b: f64,
+    ) -> Result<Self, ParameterError> {
+        check_beta(a, b)?;
+        let [from, to] = log_snr_at_ends(process, horizon, early_stop, n_steps)?;
+        // sigma_N/sigma_0: 0 if there is no noise at the end
+        let least = exp(0.5 * (from - to));
+        let log_snr = |k: usize| {
+            let quantile = beta_quantile((n_steps - k) as f64 / n_steps as f64, a, b);
+            from - 2.0 * ln(least + quantile * (1.0 - least))
+        };
+        at_noise_levels(process, horizon, early_stop, (1..n_steps).map(log_snr))
+    }
+
+    /// Times at the quantiles of a beta distribution.
+    ///
+    /// ```text
+    /// t_k = early_stop + B(1 - k/N) (horizon - early_stop)
+    /// ```
+    /// `B(u)` is as in [`beta`](Self::beta), which spaces noise levels. Both ends are kept to the bit.
+    ///
+    /// # Errors
+    /// [`ParameterError`] unless `horizon > early_stop >= 0`, `n_steps >= 1`, and `a` and `b` are positive and at most 1e6; also if
+    /// the steps are too short for f64.
+    /// # Source
+    /// Lee et al. 2024 (arXiv 2407.12173), with `a = b = 0.6`.
+    /// # Example
+    /// ```
+    /// use score_diffusion::prelude::*;
+    /// let grid = TimeGrid::beta_in_time(1.0, 0.0, 4, 0.6, 0.6)?;
+    /// assert_eq!((grid.node(0), grid.node(2), grid.node(4)), (1.0, 0.5, 0.0));
+    /// // evenly spaced
+    /// assert!((TimeGrid::beta_in_time(1.0, 0.0, 4, 1.0, 1.0)?.node(1) - 0.75).abs() < 1e-14);
+    /// # Ok::<(), ParameterError>(())
+    /// ```
+    pub fn beta_in_time(horizon: f64, early_stop: f64, n_steps: usize, a: f64, b: f64) -> Result<Self, ParameterError> {
+        check_beta(a, b)?;
+        check_ends(horizon, early_stop, n_steps)?;
+        let inner = (1..n_steps).map(|k| {
+            let quantile = beta_quantile((n_steps - k) as f64 / n_steps as f64, a, b);
+            early_stop * (1.0 - quantile) + horizon * quantile
+        });
+        Self::from_nodes(std::iter::once(horizon).chain(inner).chain([early_stop]).collect())
     }
 
     /// Equal steps in `ln(alpha^2/sigma^2)`; in `lambda = ln(alpha/sigma)`, that is, and in the logarithm of EDM's sigma.
@@ -252,6 +325,13 @@ fn log_snr_at_ends<F: ForwardProcess + ?Sized>(
     let from = process.log_snr(horizon);
     ParameterError::check("horizon", horizon, from.is_finite(), "a time at which the process has signal and noise")?;
     Ok([from, process.log_snr(early_stop)])
+}
+
+fn check_beta(a: f64, b: f64) -> Result<(), ParameterError> {
+    for (name, value) in [("a", a), ("b", b)] {
+        ParameterError::check(name, value, value > 0.0 && value <= 1e6, "above 0 and at most 1e6")?;
+    }
+    Ok(())
 }
 
 fn check_noise(early_stop: f64, log_snr: f64) -> Result<(), ParameterError> {

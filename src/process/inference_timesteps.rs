@@ -4,6 +4,7 @@ use super::discrete::DiscreteVariancePreserving;
 use super::process_trait::ForwardProcess;
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
+use crate::math::portable::{exp, ln};
 
 /// How the timesteps of a run are spaced among the `N` training timesteps, by the names of diffusers.
 ///
@@ -14,8 +15,10 @@ use crate::grid::TimeGrid;
 /// Linspace          round((n - 1 - i) (N - 1)/(n - 1))
 /// Karras            noise levels by Karras's rule, rho = 7, from that of timestep N - 1 to that of timestep 0
 /// LogSnr            noise levels evenly spaced in ln sigma, over the same range
+/// Beta              noise levels at the quantiles of Beta(0.6, 0.6), over the same range
 /// ```
-/// Halves are rounded to the even neighbour.
+/// Halves are rounded to the even neighbour. The range of the last three may be that of another spacing
+/// ([`InferenceTimesteps::with_ends_of`]).
 ///
 /// [`InferenceTimesteps`] has an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +35,15 @@ pub enum TimestepSpacing {
     Karras,
     /// `use_exponential_sigmas`, and `use_lu_lambdas`, which is the same rule.
     LogSnr,
+    /// `use_beta_sigmas`: [`TimeGrid::beta`].
+    Beta,
+}
+
+impl TimestepSpacing {
+    /// Whether it spaces noise levels.
+    fn is_of_levels(self) -> bool {
+        matches!(self, Self::Karras | Self::LogSnr | Self::Beta)
+    }
 }
 
 /// Which timesteps of a [`DiscreteVariancePreserving`] a run visits: the settings of a scheduler of diffusers.
@@ -59,13 +71,18 @@ pub struct InferenceTimesteps {
     counts_the_end: bool,
     #[cfg_attr(feature = "serde", serde(default))]
     ends_at_first: bool,
+    #[cfg_attr(feature = "serde", serde(default))]
+    interpolates: bool,
+    #[cfg_attr(feature = "serde", serde(default))]
+    ends_of: Option<TimestepSpacing>,
 }
 
 impl InferenceTimesteps {
     /// This spacing, without an offset, and with a last step to the data.
     #[must_use]
     pub fn new(spacing: TimestepSpacing) -> Self {
-        Self { spacing, offset: 0, counts_the_end: false, ends_at_first: false }
+        let (offset, counts_the_end, ends_at_first, interpolates, ends_of) = (0, false, false, false, None);
+        Self { spacing, offset, counts_the_end, ends_at_first, interpolates, ends_of }
     }
 
     /// `steps_offset`, which counts for [`TimestepSpacing::Leading`] alone.
@@ -87,6 +104,23 @@ impl InferenceTimesteps {
         Self { ends_at_first: true, ..self }
     }
 
+    /// Does not round the timesteps of [`TimestepSpacing::Linspace`]: between two timesteps `sigma/alpha` is linear, and
+    /// a grid has nodes there. The schedulers after k-diffusion (Euler, Euler ancestral, Heun, LMS, KDPM2, DPM-Solver SDE) do so.
+    ///
+    /// A node has the scheduler's noise level. The timestep of that noise under the process, where `ln alpha` is linear
+    /// instead, is another than the scheduler's, by less than 0.05 under the tables of Ho et al. and of Stable Diffusion.
+    #[must_use]
+    pub fn interpolating(self) -> Self {
+        Self { interpolates: true, ..self }
+    }
+
+    /// With [`Karras`](TimestepSpacing::Karras), [`LogSnr`](TimestepSpacing::LogSnr) and [`Beta`](TimestepSpacing::Beta): from the first to the
+    /// last timestep of this other spacing, not of all timesteps. The schedulers after k-diffusion do so.
+    #[must_use]
+    pub fn with_ends_of(self, spacing: TimestepSpacing) -> Self {
+        Self { ends_of: Some(spacing), ..self }
+    }
+
     /// The spacing.
     #[must_use]
     pub fn spacing(&self) -> TimestepSpacing {
@@ -97,11 +131,13 @@ impl InferenceTimesteps {
 impl DiscreteVariancePreserving {
     /// The timesteps at which a run of `n_steps` evaluates the network, the noisiest first.
     ///
-    /// With `Karras` and `LogSnr` they are the nearest to the noise levels, some of them twice if `n_steps` is large. A network
-    /// that takes fractions is better served by [`inference_grid`](Self::inference_grid).
+    /// With `Karras`, `LogSnr` and `Beta` they are the nearest to the noise levels, some of them twice if `n_steps` is large. So
+    /// they are where the rule interpolates. A network that takes fractions is better served by
+    /// [`inference_grid`](Self::inference_grid).
     ///
     /// # Errors
-    /// [`ParameterError`] unless `1 <= n_steps <= N`, or if an offset reaches beyond the table; with `Karras` and `LogSnr` also if there is no signal at the last timestep.
+    /// [`ParameterError`] unless `1 <= n_steps <= N`, or if an offset reaches beyond the table; with `Karras`, `LogSnr` and `Beta` also
+    /// if there is no signal at the last timestep.
     pub fn inference_timesteps(&self, n_steps: usize, rule: InferenceTimesteps) -> Result<Vec<usize>, ParameterError> {
         let n = self.n_timesteps();
         if n_steps == 0 || n_steps > n {
@@ -133,15 +169,15 @@ impl DiscreteVariancePreserving {
                 let gap = n as f64 / n_steps as f64;
                 (0..n_steps).map(|k| whole(n as f64 - k as f64 * gap).saturating_sub(1)).collect()
             }
-            TimestepSpacing::Karras | TimestepSpacing::LogSnr => {
-                self.spaced_levels(n_steps, rule.spacing)?.nodes().iter().map(|&t| whole(self.timestep_at(t))).collect()
+            TimestepSpacing::Karras | TimestepSpacing::LogSnr | TimestepSpacing::Beta => {
+                self.spaced_levels(n_steps, rule)?.nodes().iter().map(|&t| whole(self.timestep_at(t))).collect()
             }
         })
     }
 
     /// The grid of a run of `n_steps`: from each of its timesteps to the next, and from the last to the data (`t = 0`), or to
-    /// timestep 0 (`t = 1`) if the rule says so. With `Karras` and `LogSnr` the nodes have the rule's very noise levels, at
-    /// times between timesteps.
+    /// timestep 0 (`t = 1`) if the rule says so. With `Karras`, `LogSnr` and `Beta`, and where the rule interpolates, the nodes
+    /// have the rule's very noise levels, at times between timesteps.
     ///
     /// Schedulers of DDIM's kind go from timestep `k` to `k - N/n` instead, which is another timestep than the next one where
     /// `n` does not divide `N` and the spacing is not leading.
@@ -151,7 +187,10 @@ impl DiscreteVariancePreserving {
     pub fn inference_grid(&self, n_steps: usize, rule: InferenceTimesteps) -> Result<TimeGrid, ParameterError> {
         let timesteps = self.inference_timesteps(n_steps, rule)?;
         let grid = match rule.spacing {
-            TimestepSpacing::Karras | TimestepSpacing::LogSnr => self.spaced_levels(n_steps, rule.spacing)?,
+            spacing if spacing.is_of_levels() => self.spaced_levels(n_steps, rule)?,
+            TimestepSpacing::Linspace if rule.interpolates && !rule.counts_the_end => {
+                self.between_timesteps(n_steps)?
+            }
             _ => self.grid_of_timesteps(&timesteps)?,
         };
         let mut nodes = grid.nodes().to_vec();
@@ -162,17 +201,45 @@ impl DiscreteVariancePreserving {
         TimeGrid::from_nodes(nodes)
     }
 
-    /// `n` nodes from the last timestep to the first, spaced by their noise levels.
-    fn spaced_levels(&self, n: usize, spacing: TimestepSpacing) -> Result<TimeGrid, ParameterError> {
-        let horizon = self.n_timesteps() as f64;
-        let last = TimeGrid::single(horizon)?;
-        self.check_grid(&last)?;
-        if n == 1 || horizon == 1.0 {
-            return Ok(last);
+    /// `n` nodes from the last timestep to the first, or from the first to the last of another spacing, by their noise levels.
+    fn spaced_levels(&self, n: usize, rule: InferenceTimesteps) -> Result<TimeGrid, ParameterError> {
+        let (horizon, end) = match rule.ends_of {
+            Some(spacing) if !spacing.is_of_levels() => {
+                let visited = self.inference_timesteps(n, InferenceTimesteps { spacing, ends_of: None, ..rule })?;
+                (self.time_of_timestep(visited[0]), self.time_of_timestep(visited[n - 1]))
+            }
+            _ => (self.n_timesteps() as f64, 1.0),
+        };
+        let first = TimeGrid::single(horizon)?;
+        self.check_grid(&first)?;
+        if n == 1 || horizon == end {
+            return Ok(first);
         }
-        match spacing {
-            TimestepSpacing::LogSnr => TimeGrid::uniform_in_log_snr(self, horizon, 1.0, n - 1),
-            _ => TimeGrid::karras(self, horizon, 1.0, n - 1, 7.0),
+        match rule.spacing {
+            TimestepSpacing::LogSnr => TimeGrid::uniform_in_log_snr(self, horizon, end, n - 1),
+            TimestepSpacing::Beta => TimeGrid::beta(self, horizon, end, n - 1, 0.6, 0.6),
+            _ => TimeGrid::karras(self, horizon, end, n - 1, 7.0),
         }
+    }
+
+    /// `n` nodes evenly spaced from the last timestep to the first, `sigma/alpha` linear between timesteps.
+    fn between_timesteps(&self, n: usize) -> Result<TimeGrid, ParameterError> {
+        let last = self.n_timesteps() - 1;
+        let log_level = |timestep: usize| -0.5 * self.log_snr(self.time_of_timestep(timestep));
+        let time = |k: usize| {
+            // exact where it is whole
+            let (below, rest) = (k * last / (n - 1).max(1), k * last % (n - 1).max(1));
+            if rest == 0 {
+                return self.time_of_timestep(below);
+            }
+            let share = rest as f64 / (n - 1) as f64;
+            // by the upper level, which is finite if there is a signal
+            let upper = log_level(below + 1);
+            let level = upper + ln(share + (1.0 - share) * exp(log_level(below) - upper));
+            self.time_at_log_snr(-2.0 * level)
+        };
+        let grid = TimeGrid::from_nodes((0..n).rev().map(time).collect())?;
+        self.check_grid(&grid)?;
+        Ok(grid)
     }
 }

@@ -186,8 +186,28 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// As [`score_into`](Self::score_into) at points from which a chain can turn back: a score that is not finite becomes 0,
     /// and the chain's column goes to `lost`; it does not stop the chain. A model's error does.
     pub(super) fn score_proposals_into(&mut self, t: f64, x: &[T], out: &mut [T], lost: &mut Vec<usize>) {
-        let mut i = self.workspace.bad.len();
+        let known = self.workspace.bad.len();
         self.score_into(t, x, out);
+        self.let_turn_back(known, lost);
+    }
+
+    /// As [`score_proposals_into`](Self::score_proposals_into) for some neighbouring chains, as in
+    /// [`score_at_times_into`](Self::score_at_times_into).
+    pub(super) fn score_proposals_at_times_into(
+        &mut self,
+        times: &[f64],
+        first_column: usize,
+        x: &[T],
+        out: &mut [T],
+        lost: &mut Vec<usize>,
+    ) {
+        let known = self.workspace.bad.len();
+        self.score_at_times_into(times, first_column, x, out);
+        self.let_turn_back(known, lost);
+    }
+
+    /// Moves the columns of scores that are not finite, among the bad from a number on, to `lost`.
+    fn let_turn_back(&mut self, mut i: usize, lost: &mut Vec<usize>) {
         let bad = &mut self.workspace.bad;
         // they are put in order when they are taken
         while let Some((j, reason)) = bad.get(i) {
@@ -387,6 +407,13 @@ impl<'a, T: Real> StepContext<'a, T> {
     pub fn count_forced(&mut self, j: usize) {
         if !self.has_failed(j) {
             self.workspace.adjustment.forced += 1;
+        }
+    }
+
+    /// Counts a decision of the chain in column `j` that was to be exact and was not.
+    pub fn count_fallback(&mut self, j: usize) {
+        if !self.has_failed(j) {
+            self.workspace.adjustment.fallbacks += 1;
         }
     }
 

@@ -61,6 +61,9 @@ pub struct Adjustment {
     /// Steps that were done though their error was above the tolerance, as no shorter one was allowed.
     #[cfg_attr(feature = "serde", serde(default))]
     pub forced: u64,
+    /// Decisions that were to be exact, and were by a quadrature instead: see [`ScoreBarker`](crate::sampler::ScoreBarker).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub fallbacks: u64,
     /// The largest curl defect that was noted: a loop integral of the score, 0 for a gradient.
     pub largest_curl: f64,
 }
@@ -74,13 +77,14 @@ impl Adjustment {
 
     /// Whether nothing was proposed and nothing noted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.proposed == 0 && self.forced == 0 && self.largest_curl == 0.0
+        self.proposed == 0 && self.forced == 0 && self.fallbacks == 0 && self.largest_curl == 0.0
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
         self.proposed = self.proposed.saturating_add(other.proposed);
         self.accepted = self.accepted.saturating_add(other.accepted);
         self.forced = self.forced.saturating_add(other.forced);
+        self.fallbacks = self.fallbacks.saturating_add(other.fallbacks);
         self.largest_curl = self.largest_curl.max(other.largest_curl);
     }
 }
@@ -220,6 +224,9 @@ impl fmt::Display for Report {
         }
         if all.forced > 0 {
             writeln!(f, "  forced       {} steps with an error above the tolerance", all.forced)?;
+        }
+        if all.fallbacks > 0 {
+            writeln!(f, "  fallbacks    {} decisions by a quadrature, not exactly", all.fallbacks)?;
         }
         if all.largest_curl > 0.0 {
             writeln!(f, "  curl         a loop integral of the score reached {:.3e}", all.largest_curl)?;

@@ -1,5 +1,6 @@
 //! [`Counted`]: how often a model was really called.
 
+use super::divergence::Divergence;
 use super::score_trait::ScoreModel;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
@@ -95,5 +96,30 @@ impl<S: ScoreModel> ScoreModel for Counted<S> {
     }
     fn preferred_tile(&self) -> Option<usize> {
         self.model.preferred_tile()
+    }
+}
+
+/// The model's own, not counted.
+impl<S: Divergence> Divergence for Counted<S> {
+    fn divergence_scratch_len(&self, n_chains: usize) -> usize {
+        self.model.divergence_scratch_len(n_chains)
+    }
+    fn divergence_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, S::Scalar>,
+        out: &mut [f64],
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        self.model.divergence_into(t, x, out, scratch)
+    }
+    fn divergence_at_times_into(
+        &self,
+        times: &[f64],
+        x: BatchView<'_, S::Scalar>,
+        out: &mut [f64],
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        self.model.divergence_at_times_into(times, x, out, scratch)
     }
 }

@@ -12,7 +12,9 @@ use crate::real::Real;
 /// A score model that knows its divergence `div s(t, x) = sum_i d s_i / d x_i`: what the probability flow needs to tell
 /// densities.
 ///
-/// [`ExactScore`] is one, for every law of this crate. A model without it is measured by probes; see
+/// [`ExactScore`] is one, for every law of this crate. What wraps one or is composed of some is one too, where that is defined:
+/// [`PerturbedScore`](super::PerturbedScore), [`Counted`](super::Counted), [`Reparametrised`](super::Reparametrised),
+/// [`CentralDifference`](crate::guidance::CentralDifference), and the [compositions](crate::composition). A model without it is measured by probes; see
 /// [`likelihood`](crate::likelihood).
 ///
 /// # What is relied on

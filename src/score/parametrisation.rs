@@ -1,5 +1,6 @@
 //! [`Parametrisation`]: what a network predicts instead of the score, and [`Reparametrised`], which converts.
 
+use super::divergence::Divergence;
 use super::score_trait::{ScoreModel, check_prepared, check_shapes, for_equal_times};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::ScoreError;
@@ -190,6 +191,15 @@ impl<M: ScoreModel, F: ForwardProcess> Reparametrised<M, F> {
         Ok((M::Scalar::of(both.state), M::Scalar::of(both.output)))
     }
 
+    fn convert_divergences(&self, t: f64, out: &mut [f64]) -> Result<(), ScoreError> {
+        let (state, output) = self.conversion(t)?;
+        if self.from != self.to {
+            let of_state = state.as_f64() * self.dim() as f64;
+            out.iter_mut().for_each(|div| *div = of_state + output.as_f64() * *div);
+        }
+        Ok(())
+    }
+
     fn convert(
         &self,
         (state, output): (M::Scalar, M::Scalar),
@@ -280,5 +290,32 @@ impl<M: ScoreModel, F: ForwardProcess> ScoreModel for Reparametrised<M, F> {
     }
     fn preferred_tile(&self) -> Option<usize> {
         self.model.preferred_tile()
+    }
+}
+
+/// `div (a x + b m) = a d + b div m`, with the divergence of what the model puts out.
+impl<M: Divergence, F: ForwardProcess> Divergence for Reparametrised<M, F> {
+    fn divergence_scratch_len(&self, n_chains: usize) -> usize {
+        self.model.divergence_scratch_len(n_chains)
+    }
+    fn divergence_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, M::Scalar>,
+        out: &mut [f64],
+        scratch: &mut [M::Scalar],
+    ) -> Result<(), ScoreError> {
+        self.model.divergence_into(t, x, out, scratch)?;
+        self.convert_divergences(t, out)
+    }
+    fn divergence_at_times_into(
+        &self,
+        times: &[f64],
+        x: BatchView<'_, M::Scalar>,
+        out: &mut [f64],
+        scratch: &mut [M::Scalar],
+    ) -> Result<(), ScoreError> {
+        self.model.divergence_at_times_into(times, x, out, scratch)?;
+        for_equal_times(times, |t, chains| self.convert_divergences(t, &mut out[chains]))
     }
 }

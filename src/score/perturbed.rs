@@ -1,5 +1,6 @@
 //! [`PerturbedScore`]: a score with a known error, for experiments with bounds.
 
+use super::divergence::Divergence;
 use super::score_trait::{ScoreModel, check_shapes};
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
@@ -62,6 +63,12 @@ impl<S: ScoreModel> PerturbedScore<S> {
         match &self.error {
             Error::Shift(shift) => Some(shift.iter().map(|c| c * c).sum::<f64>().sqrt()),
             Error::Scale(relative) => fisher_information.map(|j| relative.abs() * j.sqrt()),
+        }
+    }
+
+    fn scale_divergences(&self, out: &mut [f64]) {
+        if let Error::Scale(relative) = self.error {
+            out.iter_mut().for_each(|div| *div *= 1.0 + relative);
         }
     }
 
@@ -137,5 +144,34 @@ impl<S: ScoreModel> ScoreModel for PerturbedScore<S> {
     }
     fn preferred_tile(&self) -> Option<usize> {
         self.model.preferred_tile()
+    }
+}
+
+/// A constant has none; a factor multiplies it.
+impl<S: Divergence> Divergence for PerturbedScore<S> {
+    fn divergence_scratch_len(&self, n_chains: usize) -> usize {
+        self.model.divergence_scratch_len(n_chains)
+    }
+    fn divergence_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, S::Scalar>,
+        out: &mut [f64],
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        self.model.divergence_into(t, x, out, scratch)?;
+        self.scale_divergences(out);
+        Ok(())
+    }
+    fn divergence_at_times_into(
+        &self,
+        times: &[f64],
+        x: BatchView<'_, S::Scalar>,
+        out: &mut [f64],
+        scratch: &mut [S::Scalar],
+    ) -> Result<(), ScoreError> {
+        self.model.divergence_at_times_into(times, x, out, scratch)?;
+        self.scale_divergences(out);
+        Ok(())
     }
 }

@@ -83,18 +83,31 @@ struct Grid {
 
 impl Grid {
     fn new() -> Self {
-        let (m, end) = (341, 3.4);
+        Self::of(&modes(), 3.4)
+    }
+
+    /// On `[-end, end]`, beyond which the law has less than 1e-5 of its mass.
+    fn of(law: &GaussianMixture, end: f64) -> Self {
+        let m = 2 * (50.0 * end).round() as usize + 1;
         let width = 2.0 * end / (m - 1) as f64;
         let points: Vec<f64> = (0..m).map(|i| -end + width * i as f64).collect();
-        let law = DVector::from_iterator(m, points.iter().map(|&x| modes().log_density(&[x]).unwrap().exp()));
+        let law = DVector::from_iterator(m, points.iter().map(|&x| law.log_density(&[x]).unwrap().exp()));
         let total = law.sum();
         Self { points, width, law: law / total }
     }
 
     /// The kernel of a proposal `x + b s + g xi` on the grid: what does not move stays. Rows sum to 1.
     fn kernel(&self, step: AffineStep, log_acceptance: Option<LogAcceptance<'_>>) -> DMatrix<f64> {
+        self.kernel_with(&exact(modes()), step, log_acceptance)
+    }
+
+    fn kernel_with(
+        &self,
+        score: &Exact<GaussianMixture>,
+        step: AffineStep,
+        log_acceptance: Option<LogAcceptance<'_>>,
+    ) -> DMatrix<f64> {
         let m = self.points.len();
-        let score = exact(modes());
         let s = score.score(0.0, BatchView::new(&self.points, 1).unwrap()).unwrap();
         let mut kernel = DMatrix::zeros(m, m);
         for i in 0..m {
@@ -142,24 +155,28 @@ fn imbalance(law: &DVector<f64>, kernel: &DMatrix<f64>) -> f64 {
     (&flux - flux.transpose()).abs().max() / flux.max()
 }
 
-/// Stationary biases in total variation on 0.35 N(-1, 0.2) + 0.65 N(1.2, 0.15), by exact kernels without sampling noise.
+/// Stationary biases in total variation, by exact kernels without sampling noise, for some step sizes.
+fn biases<const N: usize>(law: &GaussianMixture, end: f64, rule: Option<LineIntegral>, sizes: [f64; N]) -> [f64; N] {
+    let (grid, score) = (Grid::of(law, end), exact(law.clone()));
+    sizes.map(|h| {
+        let step = LangevinStep::langevin(StepSizes::constant(h).unwrap());
+        let coefficients = step.coefficients(&OrnsteinUhlenbeck, 0.0).unwrap();
+        let Some(rule) = rule else { return grid.bias(&grid.kernel_with(&score, coefficients, None)) };
+        let corrector = ScoreMetropolis::new(step).with_line_integral(rule).unwrap();
+        let log_acceptance = |x: &[f64], y: &[f64]| {
+            let (x, y) = views(x, y, 1);
+            corrector.log_acceptance(&score, &OrnsteinUhlenbeck, 0.0, x, y).unwrap()
+        };
+        grid.bias(&grid.kernel_with(&score, coefficients, Some(&log_acceptance)))
+    })
+}
+
+/// On 0.4 N(-1, 0.3) + 0.6 N(1.2, 0.2). The expected numbers are those of an independent program, to two digits.
 #[test]
-fn the_bias_of_each_rule_has_its_order() {
-    let (grid, score) = (Grid::new(), exact(modes()));
+fn the_bias_of_each_rule_has_its_size_and_its_order() {
+    let law = GaussianMixture::isotropic(&[0.4, 0.6], &[vec![-1.0], vec![1.2]], &[0.3, 0.2]).unwrap();
     let sizes = [0.08, 0.04, 0.02, 0.01, 0.005];
-    let biases = |rule: Option<LineIntegral>| {
-        sizes.map(|h| {
-            let step = LangevinStep::langevin(StepSizes::constant(h).unwrap());
-            let coefficients = step.coefficients(&OrnsteinUhlenbeck, 0.0).unwrap();
-            let Some(rule) = rule else { return grid.bias(&grid.kernel(coefficients, None)) };
-            let corrector = ScoreMetropolis::new(step).with_line_integral(rule).unwrap();
-            let log_acceptance = |x: &[f64], y: &[f64]| {
-                let (x, y) = views(x, y, 1);
-                corrector.log_acceptance(&score, &OrnsteinUhlenbeck, 0.0, x, y).unwrap()
-            };
-            grid.bias(&grid.kernel(coefficients, Some(&log_acceptance)))
-        })
-    };
+    let biases = |rule| biases(&law, 3.8, rule, sizes);
     // of the last halving; before it Gauss and trapezoid are not yet where they tend to
     let order = |b: &[f64; 5]| (b[3] / b[4]).log2();
     let unadjusted = biases(None);
@@ -174,8 +191,16 @@ fn the_bias_of_each_rule_has_its_order() {
         ("Gauss 2", gauss),
         ("Gauss 16", fine),
     ] {
-        let shown = biases.map(|b| format!("{b:.2e}")).join("  ");
+        let shown = biases.map(|b| format!("{b:.3e}")).join("  ");
         println!("{name:12} {shown}  order {:.2}", order(&biases));
+    }
+    for (biases, expected) in [
+        (unadjusted, ["5.7e-2", "2.7e-2", "1.3e-2", "6.6e-3"]),
+        (trapezoid, ["4.6e-2", "1.9e-2", "8.3e-3", "3.9e-3"]),
+        (simpson, ["1.1e-3", "3.4e-4", "1.0e-4", "3.0e-5"]),
+        (gauss, ["6.7e-4", "2.2e-4", "6.9e-5", "2.0e-5"]),
+    ] {
+        assert_eq!(biases[..4].iter().map(|b| format!("{b:.1e}")).collect::<Vec<_>>(), expected);
     }
     assert!((order(&unadjusted) - 1.0).abs() < 0.1);
     assert!((order(&trapezoid) - 1.0).abs() < 0.3);
@@ -186,6 +211,8 @@ fn the_bias_of_each_rule_has_its_order() {
         assert!(simpson[i] < 0.1 * trapezoid[i]);
         assert!(fine[i] < 1e-7);
     }
+    // the numbers tell this law from another
+    assert_ne!(format!("{:.1e}", self::biases(&modes(), 3.4, None, [0.08])[0]), "5.7e-2");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
     DeisVariable, DpmSolverCurvature, Inpainted, KnownCoordinates, LangevinStep, PseudoStart, RePaint, Restart,
-    SnrLangevin, StagedStep, StepSite, StepSizes,
+    ScoreBarker, SnrLangevin, StagedStep, StepSite, StepSizes, ThirdDerivativeBound,
 };
 use std::sync::Arc;
 
@@ -106,6 +106,7 @@ fn correctors<T: Real>(score: &ExactScore<GaussianMixture, Process, T>) -> Vec<C
         Box::new(Mala::following(sizes(), score.clone())),
         Box::new(PcnLangevin::following(sizes(), score.clone())),
         Box::new(ScoreMetropolis::new(LangevinStep::langevin(sizes()))),
+        Box::new(ScoreBarker::new(LangevinStep::langevin(sizes()), ThirdDerivativeBound::constant(5.0).unwrap())),
         Box::new(Hmc::new(0.1, 2, score.clone()).unwrap()),
         Box::new(ScoreHmc::new(0.1, 2).unwrap()),
         Box::new(UnderdampedLangevin::following(sizes(), 0.5).unwrap()),

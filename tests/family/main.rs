@@ -4,11 +4,15 @@
 #![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
 mod adams;
+mod barker;
+mod beta_grids;
 mod composition;
 mod correctors;
+mod divergences;
 mod every_rule;
 mod grids;
 mod guidance;
+mod hutch;
 mod likelihood;
 mod multistep;
 mod predictors;

@@ -844,3 +844,53 @@ fn classes_of_schedulers_have_their_own_defaults() {
     // PNDM says set_alpha_to_one = false, and its last timestep is 0, at time 1
     assert_eq!((end("DDIMScheduler"), end("PNDMScheduler")), (0.0, 1.0));
 }
+
+/// Noise levels after `set_timesteps(8)` of diffusers 0.42.1, whose table is in single precision: 1e-4 of each.
+#[test]
+fn noise_levels_of_a_configuration_are_read() {
+    let read = |rest: &str| {
+        let betas = r#""num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012"#;
+        DiffusersScheduler::from_json(&format!("{{{rest}, {betas}}}"))
+    };
+    let levels = |rest: &str| -> Vec<f64> {
+        let scheduler = read(rest).unwrap();
+        let of = |t: &f64| scheduler.process().marginal(*t).std_dev() / scheduler.process().marginal(*t).scale;
+        scheduler.grid(8).unwrap().nodes().iter().map(of).collect()
+    };
+    let near = |rest: &str, places: [(usize, f64); 3], n: usize| {
+        let levels = levels(rest);
+        assert_eq!(levels.len(), n, "{rest}");
+        for (k, expected) in places {
+            assert!((levels[k] - expected).abs() <= 1e-4 * expected, "{rest} {k}: {} {expected}", levels[k]);
+        }
+    };
+    let euler = r#""_class_name": "EulerDiscreteScheduler""#;
+    let leading = r#""timestep_spacing": "leading", "steps_offset": 1"#;
+    near(euler, [(1, 6.678_018), (6, 0.439_667_5), (8, 0.0)], 9);
+    near(&format!(r#"{euler}, "use_beta_sigmas": true"#), [(1, 13.577_006), (6, 1.066_808), (8, 0.0)], 9);
+    near(
+        &format!(r#"{euler}, {leading}, "use_beta_sigmas": true"#),
+        [(0, 7.371_847), (5, 1.630_951), (7, 0.041_314_48)],
+        9,
+    );
+    near(&format!(r#"{euler}, {leading}, "use_karras_sigmas": true"#), [(0, 7.371_847), (5, 0.278_661_8), (8, 0.0)], 9);
+    let end = format!(r#"{euler}, {leading}, "final_sigmas_type": "sigma_min", "set_alpha_to_one": true"#);
+    near(&end, [(0, 7.371_847), (7, 0.041_314_48), (8, 0.029_167_53)], 9);
+    // a field of another class is not looked at
+    let left_over = format!(r#"{euler}, {leading}, "set_alpha_to_one": false"#);
+    near(&left_over, [(1, 4.116_698), (7, 0.041_314_48), (8, 0.0)], 9);
+    let solver = r#""_class_name": "DPMSolverMultistepScheduler""#;
+    near(&format!(r#"{solver}, "use_beta_sigmas": true"#), [(1, 13.577_006), (6, 1.066_808), (8, 0.0)], 9);
+    near(&format!(r#"{solver}, {leading}, "use_karras_sigmas": true"#), [(0, 14.614_647), (1, 7.902_945), (8, 0.0)], 9);
+    let ddim = r#""_class_name": "DDIMScheduler""#;
+    assert_eq!(levels(&format!(r#"{ddim}, "use_beta_sigmas": true"#)), levels(ddim));
+    for refused in [
+        r#""use_beta_sigmas": true, "use_karras_sigmas": true"#,
+        r#""use_karras_sigmas": true, "sigma_max": 10.0"#,
+        r#""use_beta_sigmas": "yes""#,
+        r#""interpolation_type": "log_linear""#,
+        r#""final_sigmas_type": "one""#,
+    ] {
+        assert!(matches!(read(&format!("{euler}, {refused}")), Err(OnnxError::Scheduler { .. })), "{refused}");
+    }
+}
