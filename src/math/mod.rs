@@ -136,10 +136,9 @@ impl Arithmetic for f32 {
     fn exp2_lane(self) -> f32 {
         const C: [f32; 6] =
             [std::f32::consts::LN_2, 0.240_226_5, 0.055_503_57, 0.009_618_082, 0.001_339_086_3, 0.000_154_531_63];
-        let x = if self < Self::LEAST_POWER { Self::LEAST_POWER } else { self };
-        // adding 1.5 2^23 rounds to the nearest integer and leaves it in the low bits
-        let shifted = x + 12_582_912.0;
-        let r = x - (shifted - 12_582_912.0);
+        // adding 1.5 2^23 rounds to the nearest integer and leaves it in the low bits; below the least power `r` is rubbish
+        let shifted = self + 12_582_912.0;
+        let r = self - (shifted - 12_582_912.0);
         let r2 = r * r;
         let p = (1.0 + r * C[0]) + r2 * ((C[1] + r * C[2]) + r2 * ((C[3] + r * C[4]) + r2 * C[5]));
         let y = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
@@ -218,9 +217,9 @@ impl Arithmetic for f64 {
             7.072_585_949_269_224e-9,
             4.454_960_598_186_518_4e-10,
         ];
-        let x = if self < Self::LEAST_POWER { Self::LEAST_POWER } else { self };
-        let shifted = x + 6_755_399_441_055_744.0;
-        let r = x - (shifted - 6_755_399_441_055_744.0);
+        // as for f32
+        let shifted = self + 6_755_399_441_055_744.0;
+        let r = self - (shifted - 6_755_399_441_055_744.0);
         let r2 = r * r;
         let high = (C[7] + r * C[8]) + r2 * (C[9] + r * C[10]);
         let middle = (C[3] + r * C[4]) + r2 * (C[5] + r * C[6]);
