@@ -44,7 +44,7 @@ fn floors<T: Real>(group: &mut BenchmarkGroup<'_, WallTime>, problem: &Problem<T
     let mut floor = |what: &str, f: &mut (dyn FnMut() + Send)| {
         bench(group, &format!("floor: {what}, {scalar}"), problem.shape, 1, f);
     };
-    if problem.draws_noise {
+    if problem.noise_vectors > 0 {
         floor("noise", &mut problem.noise_floor());
     }
     floor("score", &mut problem.score_floor());
@@ -57,7 +57,7 @@ fn workloads(c: &mut Criterion) {
         let Some(first) = single.first() else { continue };
         let mut group = group(c, name);
         for problem in &single {
-            // the predictors of W5 differ in their coefficients alone
+            // one thread shows how the predictors of W5 differ
             runs(&mut group, problem, if single.len() == 1 { thread_counts() } else { &[1] });
         }
         runs(&mut group, &double[0], &[1]);

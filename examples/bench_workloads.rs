@@ -173,10 +173,10 @@ fn print_row(single: &Problem<f32>, double: &Problem<f64>, repeats: usize) {
         number(two.as_ref().map(|two| one.over(two)), 2),
         number(Some(wide.best()), 2),
         number(Some(wide.over(&one)), 2),
-        number(single.draws_noise.then(|| noise.best()), 2),
+        number((single.noise_vectors > 0).then(|| noise.best()), 2),
         number(Some(score.best()), 2),
         number(Some(copy.best()), 3),
-        number(single.draws_noise.then(|| one.over(&noise)), 2),
+        number((single.noise_vectors > 0).then(|| one.over(&noise)), 2),
         percent(one.spread()),
     );
 }

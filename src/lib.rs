@@ -76,6 +76,7 @@ mod real;
 pub mod sampler;
 pub mod score;
 mod simd;
+mod softmax;
 pub mod unnormalised;
 
 pub use compose::{PredictorCorrector, Schedule};

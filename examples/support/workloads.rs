@@ -15,6 +15,7 @@ use digits_data::{Digits, PIXELS};
 use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
+use score_diffusion::sampler::{Inpainted, KnownCoordinates};
 use std::f64::consts::TAU;
 use std::fmt;
 use std::hint::black_box;
@@ -71,8 +72,10 @@ pub struct Problem<T: Real> {
     /// What is sampled, or by which predictor.
     pub what: String,
     pub shape: Shape,
-    /// Whether its steps draw noise. The probability flow's do not, so noise is no floor for it.
-    pub draws_noise: bool,
+    /// Noise vectors that a step draws: none in a flow, two in some rules.
+    pub noise_vectors: usize,
+    /// Evaluations of the score per chain in the whole run.
+    nfe: u64,
     sampler: Box<dyn Sampler<Scalar = T>>,
     score: Arc<dyn ScoreModel<Scalar = T>>,
 }
@@ -91,8 +94,7 @@ impl<T: Real> Problem<T> {
         shape: Shape,
     ) -> Self {
         assert_eq!(score.dim(), shape.dim, "{name}: the score's dimension");
-        let draws_noise = shape.corrector_steps > 0
-            || predictor.affine_step(&OrnsteinUhlenbeck, interval()).is_none_or(|step| step.noise != 0.0);
+        let noise_vectors = predictor.noise_vectors();
         let score = Arc::new(score);
         let sampler = TimeGrid::uniform(T1, EARLY_STOP, shape.predictor_steps)
             .and_then(|grid| PredictorCorrector::new(score.clone(), grid))
@@ -102,7 +104,15 @@ impl<T: Real> Problem<T> {
                 sampler.with_corrector(corrector, Schedule::AtStart(shape.corrector_steps))
             })
             .expect("a sampler");
-        Self { name, what: what.to_owned(), shape, draws_noise, sampler: Box::new(sampler), score }
+        Self {
+            name,
+            what: what.to_owned(),
+            shape,
+            noise_vectors,
+            nfe: sampler.nfe(),
+            sampler: Box::new(sampler),
+            score,
+        }
     }
 
     /// All chains, by all steps.
@@ -113,7 +123,7 @@ impl<T: Real> Problem<T> {
     /// Floor: as many normals as the run draws, for chains of its dimension, in blocks that stay in the cache.
     pub fn noise_floor(&self) -> impl FnMut() + Send + use<T> {
         let Shape { dim, chains, .. } = self.shape;
-        let all = self.shape.coordinate_steps();
+        let all = self.shape.coordinate_steps() * self.noise_vectors;
         // several steps of a short chain at a time, as a sampler may do; long chains in pieces
         let draws = if dim < 64 { 64 / dim * dim } else { dim.min(4096) };
         let mut out = vec![T::of(0.0); draws * (4096 / draws).clamp(1, chains)];
@@ -135,7 +145,8 @@ impl<T: Real> Problem<T> {
     /// Floor: as many scores as the run asks for, in batches that stay in the cache. Corrector steps and half of the
     /// others are scored at `T1` where the chains start, the rest at the last node where they end.
     pub fn score_floor(&self) -> impl FnMut() + Send + use<T> {
-        let Shape { dim, chains, corrector_steps, predictor_steps } = self.shape;
+        let Shape { dim, chains, corrector_steps, .. } = self.shape;
+        let evaluations = self.nfe as usize;
         let mut start = vec![T::of(0.0); dim * chains];
         NoiseField::new(1).fill(Stream { phase: Phase::Prior, node: 0 }, 0, 0, dim, &mut start).expect("room");
         let end = self.run().as_slice().to_vec();
@@ -143,10 +154,10 @@ impl<T: Real> Problem<T> {
         let score = self.score.clone();
         let mut out = vec![T::of(0.0); dim * batch];
         let mut scratch = vec![T::of(0.0); score.scratch_len(batch)];
-        let late = predictor_steps / 2;
+        // a predictor may take several scores per step
+        let late = (evaluations - corrector_steps) / 2;
         move || {
-            for (states, t, steps) in [(&start, T1, corrector_steps + predictor_steps - late), (&end, EARLY_STOP, late)]
-            {
+            for (states, t, steps) in [(&start, T1, evaluations - late), (&end, EARLY_STOP, late)] {
                 for (tile, x) in states.chunks(batch * dim).enumerate() {
                     for _ in 0..steps {
                         let first = (tile * batch) as u64;
@@ -175,11 +186,6 @@ impl<T: Real> Problem<T> {
             }
         }
     }
-}
-
-/// Any interval: for asking a predictor what kind of step it makes.
-fn interval() -> Interval {
-    Interval::new(T1, EARLY_STOP).expect("an interval")
 }
 
 /// The problems of a workload: one, or one per predictor for W5. W9 is a
@@ -240,6 +246,8 @@ pub fn network<T: Real>(shape: Shape) -> Problem<T> {
 }
 
 /// W5: each predictor's update, with a score that was computed before and is only copied.
+///
+/// The adaptive predictors are not among them: how many steps they take is a matter of the score.
 pub fn updates<T: Real>(shape: Shape) -> Vec<Problem<T>> {
     fn by<T: Real, P: Predictor<T> + 'static>(predictor: P, what: &str, shape: Shape) -> Problem<T> {
         let dim = shape.dim;
@@ -252,12 +260,34 @@ pub fn updates<T: Real>(shape: Shape) -> Vec<Problem<T>> {
         });
         Problem::by(predictor, "W5", what, copy.expect("a score"), shape)
     }
+    // a known upper half, as in a picture that is completed
+    let known: Vec<usize> = (0..shape.dim / 2).collect();
+    let known = KnownCoordinates::new(shape.dim, &known, &vec![0.5; known.len()]).expect("known coordinates");
+    let standard = Gaussian::standard(shape.dim).expect("a law");
+    let reverse_sde =
+        |stochasticity| ReverseSde::new(stochasticity, ExponentialIntegrator::ScaledScoreHeld).expect("a rule");
+    let uni_pc = |order| UniPc::new(order).expect("a rule");
     vec![
         by(EulerMaruyama, "Euler-Maruyama", shape),
+        by(ReverseDiffusion, "reverse diffusion", shape),
+        by(Ancestral::PosteriorVariance, "ancestral", shape),
         by(ExponentialIntegrator::ScoreHeld, "score held", shape),
         by(ExponentialIntegrator::ScaledScoreHeld, "scaled score held", shape),
         by(ExponentialIntegrator::DenoiserHeld, "denoiser held", shape),
+        by(ExponentialIntegrator::NoiseHeld, "noise held", shape),
+        by(reverse_sde(0.5), "reverse SDE, 0.5", shape),
         by(ProbabilityFlow, "probability flow", shape),
+        by(Ddim::new(0.0).expect("a rule"), "DDIM", shape),
+        by(GaussianSplit::new(ExponentialIntegrator::ScoreHeld, standard), "Gaussian split", shape),
+        by(DpmSolverPlusPlus::ode(), "DPM-Solver++ ODE", shape),
+        by(DpmSolverPlusPlus::sde(), "DPM-Solver++ SDE", shape),
+        by(uni_pc(2), "UniPC 2", shape),
+        by(uni_pc(3), "UniPC 3", shape),
+        by(EdmHeun::new(), "EDM Heun", shape),
+        by(EdmHeun::new().with_churn(10.0).expect("a rule"), "EDM Heun, churn", shape),
+        by(AcceleratedDdim, "accelerated DDIM", shape),
+        by(AcceleratedDdpm, "accelerated DDPM", shape),
+        by(Inpainted::new(EulerMaruyama, known), "inpainted", shape),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use super::kernel::{Kernel, PIECE, log_ratios};
 use super::predictor_corrector::PredictorCorrector;
-use super::resampling::{effective_sample_size, log_sum_exp, normalised, systematic};
+use super::resampling::{effective_sample_size, systematic};
 use super::run::Run;
 use super::weighted_samples::{AnnealingNode, WeightedSamples};
 use crate::batch::{Batch, BatchView};
@@ -15,6 +15,7 @@ use crate::process::{ForwardProcess, OrnsteinUhlenbeck};
 use crate::real::Real;
 use crate::sampler::{ChainFailure, Corrector, FailureCause, NoCorrector, Predictor, SampleError, Stay, StepKind};
 use crate::score::LogDensity;
+use crate::softmax::{log_sum_exp, normalised};
 use std::f64::consts::TAU;
 use std::ops::Range;
 

@@ -1,7 +1,8 @@
 //! Importance weights: their effective sample size, and systematic resampling.
 
 use crate::error::ParameterError;
-use crate::math::portable::{exp, ln};
+use crate::math::portable::exp;
+use crate::softmax::{any_bad, finite_most};
 
 /// The effective sample size of importance weights that are given by their logarithms, up to a constant.
 ///
@@ -75,30 +76,4 @@ pub(super) fn systematic(weights: &[f64], total: f64, u: f64, places: usize) -> 
         a
     };
     (0..places).map(choose).collect()
-}
-
-/// `ln sum_i e^(l_i)`, in order; `-inf` for an empty list, NaN if a logarithm is NaN or `+inf`.
-pub(super) fn log_sum_exp(logs: &[f64]) -> f64 {
-    match finite_most(logs) {
-        Some(most) => most + ln(logs.iter().map(|log| exp(log - most)).sum()),
-        None if any_bad(logs) => f64::NAN,
-        None => f64::NEG_INFINITY,
-    }
-}
-
-/// `e^(l_i)` over their sum; all 0 if that is 0.
-pub(super) fn normalised(logs: &[f64]) -> Vec<f64> {
-    let total = log_sum_exp(logs);
-    let share = |log: &f64| if total == f64::NEG_INFINITY { 0.0 } else { exp(log - total) };
-    logs.iter().map(share).collect()
-}
-
-/// The largest logarithm, if one is finite and none is NaN.
-fn finite_most(logs: &[f64]) -> Option<f64> {
-    let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    (most.is_finite() && !any_bad(logs)).then_some(most)
-}
-
-fn any_bad(logs: &[f64]) -> bool {
-    logs.iter().any(|&log| log.is_nan() || log == f64::INFINITY)
 }

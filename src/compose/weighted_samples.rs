@@ -1,12 +1,13 @@
 //! [`WeightedSamples`]: chains with importance weights, and what the weights tell.
 
-use super::resampling::{effective_sample_size, log_sum_exp, normalised, systematic};
+use super::resampling::{effective_sample_size, systematic};
 #[cfg(feature = "serde")]
 use crate::error::ParameterError;
 use crate::math::portable::ln;
 use crate::noise::{NoiseField, Phase, Stream};
 use crate::real::Real;
 use crate::sampler::Samples;
+use crate::softmax::{log_sum_exp, normalised};
 
 /// An estimate from weighted chains, with its standard error by the delta method.
 ///

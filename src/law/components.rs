@@ -31,6 +31,7 @@ use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::Transition;
 use crate::real::Real;
 use crate::simd::dispatch;
+use crate::softmax::log_sum_exp;
 use nalgebra::{DMatrix, DVector};
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
@@ -290,15 +291,7 @@ impl Components {
     }
 
     pub fn log_density(&self, x: &[f64]) -> Option<f64> {
-        let terms = self.log_terms(x)?;
-        if terms.iter().any(|t| t.is_nan()) {
-            return Some(f64::NAN);
-        }
-        let largest = terms.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
-        if largest == f64::NEG_INFINITY {
-            return Some(largest);
-        }
-        Some(largest + ln(terms.iter().map(|t| exp(t - largest)).sum()))
+        self.log_terms(x).map(|terms| log_sum_exp(&terms))
     }
 
     /// Column `j` of `out` is sample `first_chain + j`. Draws 0..d are its normals; the component is chosen by a

@@ -7,10 +7,11 @@
 
 #![allow(clippy::needless_range_loop, reason = "every statement stands for all lanes, so all are indexed alike")]
 
-use super::lanes::{LANES, Lane, note_overflow, overflowed, product_or_square, raise, rate};
+use super::lanes::{LANES, Lane, note_overflow, overflowed, product_or_square, rate};
 use crate::process::Transition;
 use crate::real::Real;
 use crate::simd::Kernel;
+use crate::softmax::{power_of_two, raise};
 
 /// So many coordinates are few.
 pub(super) const FEW: usize = 3;
@@ -177,12 +178,11 @@ impl<T: Real, const D: usize> Kernel for InBlocks<'_, T, D> {
             // apart from the sums, so that the constants of the power stay in registers
             let mut total = [T::default(); LANES];
             for logit in logits.iter_mut() {
-                let mut weight = *logit;
+                let mut below = *logit;
                 for l in 0..LANES {
-                    weight[l] = (weight[l] - largest[l]).exp2_lane();
-                    total[l] += weight[l];
+                    below[l] -= largest[l];
                 }
-                *logit = weight;
+                *logit = power_of_two(below, &mut total);
             }
             let mut sum = [[T::default(); LANES]; D];
             let groups = logits.chunks(WIDTH).zip(few.rows.chunks_exact(rows_of_group(D)));

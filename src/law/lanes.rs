@@ -76,14 +76,6 @@ pub(super) fn overflowed<T: Real, const L: usize>(check: &[T; L]) -> bool {
     some
 }
 
-/// `largest <- max(largest, logit)`; a NaN in `logit` is passed over.
-#[inline(always)]
-pub(super) fn raise<T: Real, const L: usize>(largest: &mut [T; L], logit: &[T; L]) {
-    for l in 0..L {
-        largest[l] = if logit[l] > largest[l] { logit[l] } else { largest[l] };
-    }
-}
-
 /// The factor, in logits to base 2, of `c.x` or of `|x - c|^2`, for a component of this precision.
 #[inline(always)]
 pub(super) fn rate<T: Real>(dots: bool, precision: T) -> T {

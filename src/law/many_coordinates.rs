@@ -7,8 +7,9 @@
 
 #![allow(clippy::needless_range_loop, reason = "every statement stands for all lanes, so all are indexed alike")]
 
-use super::lanes::{AtTime, LANES, Lane, Room, Shape, note_overflow, overflowed, product_or_square, raise, rate};
+use super::lanes::{AtTime, LANES, Lane, Room, Shape, note_overflow, overflowed, product_or_square, rate};
 use crate::real::Real;
+use crate::softmax::{largest_of, power_of_two};
 
 /// One block after the other: chains to lanes, scores, lanes to chains.
 #[inline(always)]
@@ -173,11 +174,7 @@ fn weigh<'a, T: Real>(
         if none {
             continue;
         }
-        for l in 0..LANES {
-            weight[l] = weight[l].exp2_lane();
-            sum[l] += weight[l];
-        }
-        logits[count] = weight;
+        logits[count] = power_of_two(weight, &mut sum);
         active[count] = first + k;
         count += 1;
     }
@@ -300,15 +297,6 @@ macro_rules! in_groups {
             $i += 1;
         }
     }};
-}
-
-#[inline(always)]
-fn largest_of<T: Real>(logits: &[Lane<T>]) -> Lane<T> {
-    let mut largest = [T::of(f64::NEG_INFINITY); LANES];
-    for logit in logits {
-        raise(&mut largest, logit);
-    }
-    largest
 }
 
 #[inline(always)]

@@ -19,6 +19,8 @@ mod cut_normal;
 pub(crate) mod dormand_prince;
 mod horner;
 mod normal;
+#[cfg(test)]
+mod pair;
 pub(crate) mod quadrature;
 
 pub(crate) use beta::beta_quantile;
@@ -28,6 +30,8 @@ use horner::{horner_f32, horner_f64};
 #[cfg(test)]
 pub(crate) use normal::normal_cdf;
 pub(crate) use normal::normal_quantile;
+#[cfg(test)]
+pub(crate) use pair::Pair;
 
 /// Portable scalar functions of f64 for schedules and log-densities: the `libm` crate's, under std's names.
 pub(crate) mod portable {
@@ -136,10 +140,9 @@ impl Arithmetic for f32 {
     fn exp2_lane(self) -> f32 {
         const C: [f32; 6] =
             [std::f32::consts::LN_2, 0.240_226_5, 0.055_503_57, 0.009_618_082, 0.001_339_086_3, 0.000_154_531_63];
-        let x = if self < Self::LEAST_POWER { Self::LEAST_POWER } else { self };
-        // adding 1.5 2^23 rounds to the nearest integer and leaves it in the low bits
-        let shifted = x + 12_582_912.0;
-        let r = x - (shifted - 12_582_912.0);
+        // adding 1.5 2^23 rounds to the nearest integer and leaves it in the low bits; below the least power `r` is rubbish
+        let shifted = self + 12_582_912.0;
+        let r = self - (shifted - 12_582_912.0);
         let r2 = r * r;
         let p = (1.0 + r * C[0]) + r2 * ((C[1] + r * C[2]) + r2 * ((C[3] + r * C[4]) + r2 * C[5]));
         let y = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
@@ -218,9 +221,9 @@ impl Arithmetic for f64 {
             7.072_585_949_269_224e-9,
             4.454_960_598_186_518_4e-10,
         ];
-        let x = if self < Self::LEAST_POWER { Self::LEAST_POWER } else { self };
-        let shifted = x + 6_755_399_441_055_744.0;
-        let r = x - (shifted - 6_755_399_441_055_744.0);
+        // as for f32
+        let shifted = self + 6_755_399_441_055_744.0;
+        let r = self - (shifted - 6_755_399_441_055_744.0);
         let r2 = r * r;
         let high = (C[7] + r * C[8]) + r2 * (C[9] + r * C[10]);
         let middle = (C[3] + r * C[4]) + r2 * (C[5] + r * C[6]);
@@ -285,64 +288,14 @@ impl Arithmetic for f64 {
 mod tests {
     use super::*;
 
-    /// An unevaluated sum of two f64: about 104 bits, with exact products by `mul_add`. The truth for f64.
-    #[derive(Clone, Copy)]
-    struct Pair(f64, f64);
-
-    impl Pair {
-        fn sum(a: f64, b: f64) -> Self {
-            let s = a + b;
-            let t = s - a;
-            Self(s, (a - (s - t)) + (b - t))
-        }
-        fn plus(self, o: Self) -> Self {
-            let (high, low) = (Self::sum(self.0, o.0), Self::sum(self.1, o.1));
-            let s = Self::sum(high.0, high.1 + low.0);
-            Self::sum(s.0, s.1 + low.1)
-        }
-        fn times(self, o: Self) -> Self {
-            let p = self.0 * o.0;
-            Self::sum(p, self.0.mul_add(o.0, -p) + (self.0 * o.1 + self.1 * o.0))
-        }
-        fn over(self, o: Self) -> Self {
-            let first = self.0 / o.0;
-            let rest = self.plus(o.times(Self(-first, 0.0)));
-            let second = rest.0 / o.0;
-            let rest = rest.plus(o.times(Self(-second, 0.0)));
-            Self::sum(first, second).plus(Self(rest.0 / o.0, 0.0))
-        }
-        /// Times `2^n`, in two steps so that the way is normal where the end is.
-        fn scaled(self, n: i32) -> Self {
-            let (a, b) = (2.0_f64.powi(n / 2), 2.0_f64.powi(n - n / 2));
-            Self(self.0 * a * b, self.1 * a * b)
-        }
-        /// `e^r - 1` by the series, `|r| < 0.7`: 30 terms, the last of which is 1e-37 of the first.
-        fn exp_m1(self) -> Self {
-            let mut sum = Self(1.0, 0.0);
-            for k in (2..=30).rev() {
-                sum = Self(1.0, 0.0).plus(sum.times(self).over(Self(f64::from(k), 0.0)));
-            }
-            sum.times(self)
-        }
-        /// `x = n ln 2 + r`: `n` and `e^r - 1`
-        fn exp_parts(self) -> (i32, Self) {
-            const LN_2: Pair = Pair(std::f64::consts::LN_2, 2.319_046_813_846_299_6e-17);
-            let n = (self.0 / LN_2.0).round();
-            (n as i32, self.plus(LN_2.times(Self(-n, 0.0))).exp_m1())
-        }
-    }
-
     /// The functions at `x`, as sums of two f64.
     struct Truth;
     impl Truth {
         fn exp(x: f64) -> Pair {
-            let (n, q) = Pair(x, 0.0).exp_parts();
-            Pair(1.0, 0.0).plus(q).scaled(n)
+            Pair(x, 0.0).exp()
         }
         fn exp2(x: f64) -> Pair {
-            let n = x.round();
-            let q = Pair(x - n, 0.0).times(Pair(std::f64::consts::LN_2, 2.319_046_813_846_299_6e-17)).exp_m1();
-            Pair(1.0, 0.0).plus(q).scaled(n as i32)
+            Pair(x, 0.0).exp2()
         }
         fn silu(x: f64) -> Pair {
             if x.abs() > 800.0 {

@@ -200,9 +200,16 @@ impl<T: Real> StepContext<'_, T> {
             scratch.resize(step.scratch_vectors() * len, T::default());
         }
         // noise first, then point and score of each stage, so that a stage reads what lies before it
+        let dim = self.dim();
         for i in 0..noises {
             if step.sums().any(|sum| sum.of(Term::Noise(i)) != 0.0) {
-                scratch[i * len..(i + 1) * len].copy_from_slice(self.noise(i));
+                let vector = &mut scratch[i * len..(i + 1) * len];
+                if dim < LONG {
+                    vector.copy_from_slice(self.noise(i));
+                } else {
+                    // made in its place
+                    vector.chunks_exact_mut(dim).enumerate().for_each(|(j, own)| self.noise_of(i, j, own));
+                }
             }
         }
         for (i, stage) in step.stages.iter().enumerate() {
@@ -210,18 +217,18 @@ impl<T: Real> StepContext<'_, T> {
             let (point, score) = after.split_at_mut(len);
             let score = &mut score[..len];
             if stage.point.is_state() {
+                // the state stays where it is until the end, and is read there
                 self.score_into(stage.time, x, score);
-                point.copy_from_slice(x);
             } else {
-                let (terms, _) = Terms::new(&stage.point, len, noises, false);
+                let (terms, _) = Terms::new(step, &stage.point, len, noises, false);
                 dispatch(Sum { terms, x, memory: &memory, scratch: before, out: point });
                 self.score_into(stage.time, point, score);
             }
         }
-        let next = Terms::new(&step.next, len, noises, true);
+        let next = Terms::new(step, &step.next, len, noises, true);
         let mut kept = [Terms::none(); MOST_KEPT];
         for (terms, sum) in kept.iter_mut().zip(&step.keep) {
-            *terms = Terms::new(sum, len, noises, false).0;
+            *terms = Terms::new(step, sum, len, noises, false).0;
         }
         let kept = &kept[..step.keep.len()];
         let finite = dispatch(Finish { next, kept, x, memory: &mut memory, scratch: &scratch });
@@ -251,9 +258,9 @@ impl<T: Real> Terms<T> {
         Self { terms: [(Place::State, T::default()); MOST_TERMS], n: 0 }
     }
 
-    /// The sum with the places of its vectors, `len` elements each. As a change of the state if that is asked for and
+    /// A sum of the step with the places of its vectors, `len` elements each. As a change of the state if that is asked for and
     /// keeps more digits: a coefficient near 1 is not rounded to the scalar.
-    fn new(sum: &Combination, len: usize, noises: usize, may_change: bool) -> (Self, bool) {
+    fn new(step: &StagedStep, sum: &Combination, len: usize, noises: usize, may_change: bool) -> (Self, bool) {
         let changes = may_change && (sum.of(Term::State) - 1.0).abs() <= 0.5;
         let mut all = Self::none();
         for &(term, c) in sum.terms() {
@@ -262,6 +269,7 @@ impl<T: Real> Terms<T> {
                 Term::State => (Place::State, c),
                 Term::Memory(i) => (Place::Memory(i * len), c),
                 Term::Noise(i) => (Place::Scratch(i * len), c),
+                Term::Point(i) if step.stages[i].point.is_state() => (Place::State, c),
                 Term::Point(i) => (Place::Scratch((noises + 2 * i) * len), c),
                 Term::Score(i) => (Place::Scratch((noises + 2 * i + 1) * len), c),
             };
@@ -275,16 +283,31 @@ impl<T: Real> Terms<T> {
 /// Elements that are summed together: few enough for the first cache.
 const BLOCK: usize = 256;
 
-/// Adds up the terms of a block.
+/// Coordinates from which the noise of a chain is made on its own.
+const LONG: usize = 256;
+
+/// Adds up the terms of a block, three at a time while they last: what is added to is read and written once for them.
 #[inline(always)]
 fn add_up<T: Real>(terms: &Terms<T>, at: usize, x: &[T], memory: &[T], scratch: &[T], acc: &mut [T]) {
-    acc.fill(T::default());
-    for &(place, c) in &terms.terms[..terms.n] {
+    let n = acc.len();
+    let of = |&(place, c): &(Place, T)| {
         let vector = match place {
-            Place::State => &x[at..],
-            Place::Memory(begin) => &memory[begin + at..],
-            Place::Scratch(begin) => &scratch[begin + at..],
+            Place::State => &x[at..at + n],
+            Place::Memory(begin) => &memory[begin + at..begin + at + n],
+            Place::Scratch(begin) => &scratch[begin + at..begin + at + n],
         };
+        (vector, c)
+    };
+    acc.fill(T::default());
+    let (threes, rest) = terms.terms[..terms.n].as_chunks::<3>();
+    for three in threes {
+        let [(u, a), (v, b), (w, c)] = [of(&three[0]), of(&three[1]), of(&three[2])];
+        for (((acc, &u), &v), &w) in acc.iter_mut().zip(u).zip(v).zip(w) {
+            *acc = ((*acc + a * u) + b * v) + c * w;
+        }
+    }
+    for one in rest {
+        let (vector, c) = of(one);
         for (acc, &v) in acc.iter_mut().zip(vector) {
             *acc += c * v;
         }
