@@ -87,7 +87,7 @@ mod tests {
         {
             let busiest = |tile: usize| n_tiles(n, tile).div_ceil(threads) * tile;
             let tile = evenly(n, most, block, threads);
-            assert!(tile % block == 0 && 2 * tile >= most && tile <= most && busiest(tile) <= busiest(most));
+            assert!(tile.is_multiple_of(block) && 2 * tile >= most && tile <= most && busiest(tile) <= busiest(most));
         }
     }
 

@@ -91,13 +91,13 @@ mod tests {
         for (j, of_point) in vectors.iter().enumerate() {
             (0..3).for_each(|i| bases.column_mut(j, i).copy_from_slice(&of_point[i]));
             bases.orthonormalise(j);
-            for a in 0..3 {
+            for (a, &vector) in of_point.iter().enumerate() {
                 for b in 0..=a {
                     let product: f64 = bases.column(j, a).iter().zip(bases.column(j, b)).map(|(a, b)| a * b).sum();
                     let expected = if a != b || (j, a) == (2, 2) { 0.0 } else { 1.0 };
                     assert!((product - expected).abs() < 1e-15, "{j} {a} {b} {product}");
                 }
-                let mut rest = of_point[a];
+                let mut rest = vector;
                 remove_from(&mut rest, bases.of(j));
                 assert!(rest.iter().all(|r| r.abs() < 1e-14), "{j} {a} {rest:?}");
             }
