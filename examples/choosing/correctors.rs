@@ -3,9 +3,9 @@
 use crate::kernels::{Kernel, Proposal};
 use crate::line_plot::{DASHED, Series};
 use crate::measure::{Measured, Recipe, Start};
-use crate::problems::{Problem, Score};
+use crate::problems::Problem;
 use score_diffusion::prelude::*;
-use score_diffusion::sampler::{LangevinStep, Restart, SnrLangevin, StepSizes};
+use score_diffusion::sampler::{LangevinStep, Restart, ScoreBarker, SnrLangevin, StepSizes};
 use std::error::Error;
 use std::sync::Arc;
 
@@ -23,17 +23,20 @@ struct Variant {
     corrector: Box<dyn Corrector<f64>>,
     /// The transition on the line, of a Metropolis rule that moves once per step.
     proposal: Option<Proposal>,
+    /// Evaluations of a step after the first, of those that steps mostly take.
+    per_step: usize,
 }
 
 impl Variant {
     fn new(corrector: impl Corrector<f64> + 'static) -> Self {
-        Self { corrector: Box::new(corrector), proposal: None }
+        let per_step = Corrector::<f64>::nfe(&corrector);
+        Self { corrector: Box::new(corrector), proposal: None, per_step }
     }
 
     /// The most steps within a budget of evaluations; those of the first step may be more.
     fn steps_within(&self, budget: usize) -> usize {
-        let (first, later) = (self.corrector.first_nfe(), self.corrector.nfe());
-        if budget < first { 0 } else { 1 + (budget - first) / later }
+        let first = self.corrector.first_nfe().min(self.per_step + 1);
+        if budget < first { 0 } else { 1 + (budget - first) / self.per_step }
     }
 }
 
@@ -44,7 +47,7 @@ struct Rule {
     in_place: &'static str,
     needs: &'static str,
     /// One for each of the step sizes.
-    variants: fn(&Score, f64, usize) -> Result<Variant, ParameterError>,
+    variants: fn(&Problem, f64, usize) -> Result<Variant, ParameterError>,
     colour: &'static str,
     dash: &'static str,
 }
@@ -99,7 +102,8 @@ fn rules() -> Vec<Rule> {
         rule(
             "Mala",
             ["1, and a log-density", "exactly", "`LogDensity`"],
-            |score, h, _| {
+            |problem, h, _| {
+                let score = problem.score();
                 let (mala, model) = (Arc::new(Mala::new(h, score.clone())?), score.clone());
                 let (step, rule) = (mala.step().coefficients(&OrnsteinUhlenbeck, T1)?, mala.clone());
                 let log_acceptance = Box::new(move |x: BatchView<'_, f64>, y: BatchView<'_, f64>| {
@@ -113,7 +117,8 @@ fn rules() -> Vec<Rule> {
         rule(
             "PcnLangevin",
             ["1, and a log-density", "exactly", "`LogDensity`"],
-            |score, h, _| {
+            |problem, h, _| {
+                let score = problem.score();
                 let (pcn, model) = (Arc::new(PcnLangevin::new(h, score.clone())?), score.clone());
                 let (step, rule) = (pcn.step().coefficients(&OrnsteinUhlenbeck, T1)?, pcn.clone());
                 let log_acceptance = Box::new(move |x: BatchView<'_, f64>, y: BatchView<'_, f64>| {
@@ -127,7 +132,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "Hmc",
             ["one per leapfrog, and a log-density", "exactly", "`LogDensity`"],
-            |score, h, _| Ok(Variant::new(Hmc::new(h, LEAPFROGS, score.clone())?)),
+            |problem, h, _| Ok(Variant::new(Hmc::new(h, LEAPFROGS, problem.score())?)),
             "#000000",
             "",
         ),
@@ -138,7 +143,8 @@ fn rules() -> Vec<Rule> {
                 "up to about O(h^2), measured",
                 "a score that is a gradient; it measures how far it is from one",
             ],
-            |score, h, _| {
+            |problem, h, _| {
+                let score = problem.score();
                 let metropolis = ScoreMetropolis::new(LangevinStep::langevin(StepSizes::constant(h)?));
                 let (rule, model) = (metropolis.clone(), score.clone());
                 let step = metropolis.step().coefficients(&OrnsteinUhlenbeck, T1)?;
@@ -149,6 +155,23 @@ fn rules() -> Vec<Rule> {
             },
             "#16a085",
             "12 3",
+        ),
+        rule(
+            "ScoreBarker",
+            [
+                "2 and a few, at random",
+                "exactly, but for fallbacks, which the report counts",
+                "a score that is a gradient, and a bound on its second derivatives along lines",
+            ],
+            |problem, h, _| {
+                let barker = ScoreBarker::new(
+                    LangevinStep::langevin(StepSizes::constant(h)?),
+                    problem.third_derivative_bound(T1)?,
+                );
+                Ok(Variant { per_step: 2, ..Variant::new(barker) })
+            },
+            "#c71585",
+            "2 3",
         ),
         rule(
             "ScoreHmc",
@@ -168,18 +191,17 @@ fn rules() -> Vec<Rule> {
 }
 
 impl Rule {
-    fn variants(&self, score: &Score) -> Result<Vec<Variant>, ParameterError> {
-        SIZES.iter().zip(RESTART_STEPS).map(|(&h, steps)| (self.variants)(score, h, steps)).collect()
+    fn variants(&self, problem: &Problem) -> Result<Vec<Variant>, ParameterError> {
+        SIZES.iter().zip(RESTART_STEPS).map(|(&h, steps)| (self.variants)(problem, h, steps)).collect()
     }
 }
 
 /// For each corrector the error at `T1` against evaluations: the best of the step sizes.
 pub fn curves(problem: &Problem, budgets: &[usize], chains: usize) -> Result<Vec<Series>, Box<dyn Error>> {
-    let score = problem.score();
     let mut all = Vec::new();
     for rule in rules() {
         let mut points: Vec<Option<Measured>> = vec![None; budgets.len()];
-        for variant in rule.variants(&score)? {
+        for variant in rule.variants(problem)? {
             let counts: Vec<usize> = budgets.iter().map(|&budget| variant.steps_within(budget)).collect();
             let possible = counts.iter().filter(|&&n| n > 0).count();
             let counts = &counts[budgets.len() - possible..];
@@ -239,10 +261,9 @@ pub fn table(gaussian: &Problem, modes: &Problem, quick: bool) -> Result<(), Box
     println!("| --- | --- | --- | --- | --- | --- |");
     for rule in rules() {
         let [on_gaussian, on_modes] = [gaussian, modes].map(|problem| -> Result<String, Box<dyn Error>> {
-            let score = problem.score();
             let mut seen = Vec::new();
             for (h, steps) in [(H, 16), (0.5 * H, 32)] {
-                let variant = (rule.variants)(&score, h, steps)?;
+                let variant = (rule.variants)(problem, h, steps)?;
                 // quick runs end before they have settled
                 let count = if quick { 10 } else { (40.0 / h) as usize };
                 let Some(bias) = settled(problem, &variant, count)? else { return Ok(String::new()) };

@@ -4,6 +4,7 @@ use score_diffusion::chain_law::{LineDensity, Normal};
 use score_diffusion::metrics::{gaussian_wasserstein2_to, sliced_wasserstein2};
 use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::prelude::*;
+use score_diffusion::sampler::ThirdDerivativeBound;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -74,6 +75,27 @@ impl Problem {
         match self {
             Self::Gaussian(law) => Arc::new(ExactScore::new(law.clone(), OrnsteinUhlenbeck)),
             Self::Modes(law) | Self::Ring(law) => Arc::new(ExactScore::new(law.clone(), OrnsteinUhlenbeck)),
+        }
+    }
+
+    /// How fast the curvature of `ln p_t` may change along a line.
+    pub fn third_derivative_bound(&self, t: f64) -> Result<ThirdDerivativeBound, ParameterError> {
+        match self {
+            // an affine score
+            Self::Gaussian(_) => ThirdDerivativeBound::constant(0.0),
+            // two variances: looked up, on a line so fine that a percent is more than enough for what lies between
+            Self::Modes(law) => {
+                let marginal = law.marginal(&OrnsteinUhlenbeck, t);
+                let log_density = |x: f64| marginal.log_density(&[x]).unwrap_or(f64::NEG_INFINITY);
+                const H: f64 = 0.01;
+                let third = |x: f64| {
+                    let [a, b, c, d] = [-2.0, -1.0, 1.0, 2.0].map(|k| log_density(x + k * H));
+                    ((d - a) - 2.0 * (c - b)) / (2.0 * H * H * H)
+                };
+                let largest = (-800..=800).map(|k| third(f64::from(k) * H).abs()).fold(0.0, f64::max);
+                ThirdDerivativeBound::constant(1.01 * largest)
+            }
+            Self::Ring(_) => ThirdDerivativeBound::of_bounded_data(4.0, 0.3),
         }
     }
 
