@@ -176,16 +176,25 @@ impl<T: Real> Predictor<T> for Heun {
 }
 
 fn steps_do_not_allocate<T: Real>() {
-    let predictors: [Made<dyn Predictor<T>>; 6] = [
+    let predictors: [Made<dyn Predictor<T>>; 12] = [
         || Box::new(EulerMaruyama),
         || Box::new(ExponentialIntegrator::ScoreHeld),
         || Box::new(ExponentialIntegrator::ScaledScoreHeld),
         || Box::new(ExponentialIntegrator::DenoiserHeld),
         || Box::new(ProbabilityFlow),
         || Box::new(Heun),
+        || Box::new(UniPc::new(3).unwrap()),
+        || Box::new(SaSolver::new(3, 2, 0.7).unwrap()),
+        || Box::new(LinearMultistep::new(4).unwrap()),
+        || Box::new(DpmSolver::new(3).unwrap().with_churn(0.3).unwrap()),
+        || Box::new(DpmSolverSde::new()),
+        || Box::new(EdmHeun::new()),
     ];
-    let correctors: [Made<dyn Corrector<T>>; 2] =
-        [|| Box::new(OuSplit::new(0.1).unwrap()), || Box::new(UnadjustedLangevin::new(0.1).unwrap())];
+    let correctors: [Made<dyn Corrector<T>>; 3] = [
+        || Box::new(OuSplit::new(0.1).unwrap()),
+        || Box::new(UnadjustedLangevin::new(0.1).unwrap()),
+        || Box::new(UnderdampedLangevin::new(0.1, 0.5).unwrap()),
+    ];
     for predictor in predictors {
         for corrector in correctors {
             for (n, dim) in [(1, 2), (7, 64), (1000, 2)] {

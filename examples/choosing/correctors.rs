@@ -159,7 +159,7 @@ fn rules() -> Vec<Rule> {
         rule(
             "ScoreBarker",
             [
-                "2 and a few, at random",
+                "1 and a few, at random",
                 "exactly, but for fallbacks, which the report counts",
                 "a score that is a gradient, and a bound on its second derivatives along lines",
             ],
@@ -168,7 +168,8 @@ fn rules() -> Vec<Rule> {
                     LangevinStep::langevin(StepSizes::constant(h)?),
                     problem.third_derivative_bound(T1)?,
                 );
-                Ok(Variant { per_step: 2, ..Variant::new(barker) })
+                // one, and seldom more where the bound is small
+                Ok(Variant { per_step: 1, ..Variant::new(barker) })
             },
             "#c71585",
             "2 3",
@@ -288,10 +289,5 @@ fn settled(problem: &Problem, variant: &Variant, count: usize) -> Result<Option<
         return Ok(Some(laws[0].wasserstein2(&laws[0].at_same_nodes(&law)?)));
     }
     let recipe = Recipe { start: Start::Exact, ..Recipe::of_corrector(&*variant.corrector, T1, count)? };
-    let exact = match problem {
-        Problem::Gaussian(_) => recipe.has_linear_steps(problem)?,
-        Problem::Modes(_) => recipe.has_affine_steps(problem)?,
-        Problem::Ring(_) => false,
-    };
-    if exact { Ok(Some(recipe.measure(problem, 1)?.error)) } else { Ok(None) }
+    Ok(recipe.exact(problem)?.map(|measured| measured.error))
 }

@@ -118,17 +118,11 @@ fn row(methods: [&Method; 2], problems: &[Problem], [coarse, fine]: [usize; 2]) 
         let recipe = |n| -> Result<_, ParameterError> {
             Ok(Recipe::of_predictor(&*method.predictor, method.stochastic, grid(HORIZON, n)?))
         };
-        let exact = match problem {
-            Problem::Gaussian(_) => true,
-            _ => !method.stochastic || recipe(coarse)?.has_affine_steps(problem)?,
-        };
-        if exact {
-            let [a, b] = [recipe(coarse)?.measure(problem, 1)?, recipe(fine)?.measure(problem, 1)?];
-            per_step = b.evaluations / fine as f64;
-            cells.push(seen(a.error, b.error));
-        } else {
-            cells.push(String::new());
-        }
+        per_step = recipe(fine)?.sampler(problem)?.nfe() as f64 / fine as f64;
+        cells.push(match (recipe(coarse)?.exact(problem)?, recipe(fine)?.exact(problem)?) {
+            (Some(coarse), Some(fine)) => seen(coarse.error, fine.error),
+            _ => String::new(),
+        });
     }
     let Method { name, stochastic, order, guarantee, .. } = methods[0];
     let noise = if *stochastic { "yes" } else { "no" };

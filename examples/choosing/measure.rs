@@ -55,18 +55,22 @@ impl<'a> Recipe<'a> {
             .with_corrector(self.corrector, self.schedule.clone())
     }
 
+    /// The error on a problem between exact laws, if there are.
+    pub fn exact(&self, problem: &Problem) -> Result<Option<Measured>, Box<dyn Error>> {
+        let sampler = self.sampler(problem)?;
+        match problem {
+            Problem::Gaussian(data) => self.on_gaussian(data, &sampler),
+            Problem::Modes(law) => self.on_line(problem, law, &sampler),
+            Problem::Ring(_) => Ok(None),
+        }
+    }
+
     /// The error on a problem. Where there is no exact law, samples of [`Problem::chains`] are taken.
     pub fn measure(&self, problem: &Problem, chains: usize) -> Result<Measured, Box<dyn Error>> {
-        let sampler = self.sampler(problem)?;
-        let end = self.grid.early_stop();
-        let exact = match problem {
-            Problem::Gaussian(data) => self.on_gaussian(data, &sampler)?,
-            Problem::Modes(law) => self.on_line(problem, law, &sampler)?,
-            Problem::Ring(_) => None,
-        };
-        if let Some(exact) = exact {
+        if let Some(exact) = self.exact(problem)? {
             return Ok(exact);
         }
+        let (sampler, end) = (self.sampler(problem)?, self.grid.early_stop());
         let run = self.run(problem, &sampler, chains)?;
         let steps = sampler.n_steps();
         Ok(along(problem, &sampler, run, end, &[steps])?[0])

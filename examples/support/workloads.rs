@@ -267,6 +267,8 @@ pub fn updates<T: Real>(shape: Shape) -> Vec<Problem<T>> {
     let reverse_sde =
         |stochasticity| ReverseSde::new(stochasticity, ExponentialIntegrator::ScaledScoreHeld).expect("a rule");
     let uni_pc = |order| UniPc::new(order).expect("a rule");
+    let ode = DpmSolverPlusPlus::ode();
+    let ancestral = DpmSolver::plus_plus(2).and_then(|rule| rule.with_eta(1.0)).expect("a rule");
     vec![
         by(EulerMaruyama, "Euler-Maruyama", shape),
         by(ReverseDiffusion, "reverse diffusion", shape),
@@ -279,10 +281,20 @@ pub fn updates<T: Real>(shape: Shape) -> Vec<Problem<T>> {
         by(ProbabilityFlow, "probability flow", shape),
         by(Ddim::new(0.0).expect("a rule"), "DDIM", shape),
         by(GaussianSplit::new(ExponentialIntegrator::ScoreHeld, standard), "Gaussian split", shape),
-        by(DpmSolverPlusPlus::ode(), "DPM-Solver++ ODE", shape),
+        by(ode, "DPM-Solver++ ODE", shape),
         by(DpmSolverPlusPlus::sde(), "DPM-Solver++ SDE", shape),
+        by(ode.of_third_order(DpmSolverCurvature::Parabola), "DPM-Solver++ 3M", shape),
         by(uni_pc(2), "UniPC 2", shape),
         by(uni_pc(3), "UniPC 3", shape),
+        by(LinearMultistep::new(4).expect("a rule"), "LMS 4", shape),
+        by(Deis::new(3).expect("a rule"), "DEIS 3", shape),
+        by(PseudoLinearMultistep::new(4).expect("a rule"), "PNDM 4", shape),
+        by(SaSolver::new(3, 3, 1.0).expect("a rule"), "SA-Solver 3, 3", shape),
+        by(DpmSolver::new(2).expect("a rule"), "DPM-Solver 2", shape),
+        by(DpmSolver::new(3).expect("a rule"), "DPM-Solver 3", shape),
+        by(ancestral, "DPM-Solver++ 2S ancestral", shape),
+        by(DpmSolverSde::new(), "DPM-Solver++ SDE, single", shape),
+        by(MultistepConsistency, "consistency", shape),
         by(EdmHeun::new(), "EDM Heun", shape),
         by(EdmHeun::new().with_churn(10.0).expect("a rule"), "EDM Heun, churn", shape),
         by(AcceleratedDdim, "accelerated DDIM", shape),

@@ -211,7 +211,6 @@ fn orders_on_the_flow() {
             let [coarse, fine] = [80, 160]
                 .map(|n| error_on_flow(Box::new(rule), uniform_in_lambda(&OrnsteinUhlenbeck, FLOW.0, FLOW.1, n)));
             assert!(is_of_order(order as f64, coarse, fine), "{rule:?} {coarse:e} {fine:e}");
-            assert!(!is_of_order(order as f64 + 1.0, coarse, fine));
         }
     }
 }
@@ -492,7 +491,7 @@ fn what_is_refused() {
     }
     // no level below that of time 0
     let third = || Box::new(noise(3).with_eta(1.0).unwrap());
-    assert!(refusal(&geometric, two(0.0), third()).unwrap().contains("has times at which"));
+    assert!(refusal(&geometric, two(0.0), third()).unwrap().starts_with("the log-SNR of an inner point is"));
     let short = TimeGrid::from_nodes(vec![0.8, 0.7, 0.6]).unwrap();
     assert_eq!(refusal(&geometric, short, third()), None);
     assert_eq!(refusal(&geometric, two(0.0), Box::new(denoiser(2).with_eta(1.0).unwrap())), None);

@@ -2,6 +2,7 @@
 
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
+use score_diffusion::sampler::StepKind;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -38,6 +39,54 @@ fn failed_chains_are_not_counted_whatever_the_tile() {
     for tile in [1, 4, 8, 16, 100] {
         assert_eq!(evaluations(tile).total(), 16 + 8 * 8, "tile {tile}");
     }
+}
+
+/// Chains that die between the corrector's steps at a node, which do not differ but in their number: the run that does them
+/// together is the run that does each alone.
+#[test]
+fn chains_that_die_in_the_middle_of_a_node_die_alone() {
+    let short_of = ScoreFn::batch(2, |_, x: BatchView<f64>, mut s: BatchViewMut<f64>| {
+        for j in 0..x.n_chains() {
+            let far = x.chain(j)[0].abs() > 1.6;
+            s.chain_mut(j)
+                .copy_from_slice(&x.chain(j).iter().map(|x| if far { f64::NAN } else { -x }).collect::<Vec<_>>());
+        }
+        Ok(())
+    });
+    let short_of = short_of.unwrap();
+    let sampler = |tile| {
+        let langevin = UnadjustedLangevin::new(0.1).unwrap();
+        PredictorCorrector::new(&short_of, grid())
+            .unwrap()
+            .with_corrector(langevin, Schedule::BeforeEachStep(10))
+            .unwrap()
+            .with_tile(tile)
+            .unwrap()
+    };
+    let states: Vec<f64> = (0..64).map(|i| f64::from(i % 7) * 0.2 - 0.5).collect();
+    let together = |tile| {
+        let error = sampler(tile).sample_from(BatchView::new(&states, 2).unwrap(), 5).unwrap_err();
+        let partial = error.partial().unwrap();
+        (error.failures().to_vec(), partial.report().evaluations, partial.as_slice().to_vec())
+    };
+    let (failures, evaluations, ends) = together(16);
+    // most die at one of the later steps of a node, at different ones
+    let inner: std::collections::BTreeSet<u64> =
+        failures.iter().filter(|f| f.kind == StepKind::Corrector).map(|f| f.step % 11).collect();
+    assert!(inner.len() > 4 && failures.len() < 32, "{inner:?} {}", failures.len());
+    for tile in [1, 4, 100] {
+        let other = together(tile);
+        assert_eq!((&other.0, other.1), (&failures, evaluations), "tile {tile}");
+        assert!(other.2.iter().zip(&ends).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())));
+    }
+    // one step per call: no two corrector steps are done in one go
+    let alone = sampler(16);
+    let mut run = alone.start_from(BatchView::new(&states, 2).unwrap(), 5).unwrap();
+    while alone.advance(&mut run, 1).unwrap() == 1 {}
+    assert_eq!((run.failures(), run.evaluations()), (&failures[..], evaluations));
+    let error = alone.finish(run).unwrap_err();
+    let alone = error.partial().unwrap().as_slice();
+    assert!(alone.iter().zip(&ends).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())));
 }
 
 #[test]

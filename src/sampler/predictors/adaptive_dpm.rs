@@ -187,8 +187,7 @@ impl Walker {
     /// Chooses the step to try; `end` is the interval's lambda.
     fn aim(&mut self, end: f64) {
         let left = end - self.at.0;
-        // k-diffusion's measure of next to nothing
-        self.last = self.step >= left - 1e-5;
+        self.last = self.step >= clipped_from(left);
         self.length = if self.last { left } else { self.step };
     }
 
@@ -207,9 +206,18 @@ impl Walker {
             (false, false) => self.errors,
         };
         self.step *= factor;
+        // what was cut off at the end would be cut off there again, with the same error
+        while !accepted && self.last && self.step >= clipped_from(self.length) {
+            self.step *= factor;
+        }
         self.tried += 1;
         accepted
     }
+}
+
+/// The shortest step that is taken for all that is left: next to nothing less, as in k-diffusion.
+fn clipped_from(left: f64) -> f64 {
+    left - (1e-5_f64).min(0.5 * left)
 }
 
 impl<T: Real> Predictor<T> for AdaptiveDpmSolver {

@@ -125,8 +125,8 @@ impl DownStep {
         let time = process.time_at_log_snr(target);
         // a process without such a time gives its nearest one; a percent of the way is forgiven, and rounding
         let cleanest = process.log_snr(0.0) + 0.01 * way + 1e-12 * target.abs();
-        let allowed = "small enough that the process has times at which a step with new noise evaluates the score";
-        ParameterError::check("eta", target, target <= cleanest, allowed)?;
+        let allowed = "one that the process has at some time; with a smaller eta it is";
+        ParameterError::check("the log-SNR of an inner point", target, target <= cleanest, allowed)?;
         let Ok(over) = Interval::new(self.begin, time) else { return Ok(None) };
         let step = Self::over(process, over, 0.0)?;
         let between = step.length > 0.0 && step.length < self.length;

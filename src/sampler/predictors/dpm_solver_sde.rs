@@ -142,8 +142,12 @@ impl<T: Real> Predictor<T> for DpmSolverSde {
         if self.eta > 0.0 {
             let rate = 2.0 * self.eta * self.eta;
             let all = -exp_m1(-rate * h);
-            let seen = exp(-rate * (h - way)) * -exp_m1(-rate * way) / all;
-            let unseen = -exp_m1(-rate * (h - way)) / all;
+            // with next to no noise it is shared as the way is
+            let (seen, unseen) = if all > f64::MIN_POSITIVE {
+                (exp(-rate * (h - way)) * -exp_m1(-rate * way) / all, -exp_m1(-rate * (h - way)) / all)
+            } else {
+                (way / h, 1.0 - way / h)
+            };
             next = next + noise(0, step.noise * seen.sqrt()) + noise(1, step.noise * unseen.sqrt());
         }
         staged.finish(next, vec![]).map(Some)

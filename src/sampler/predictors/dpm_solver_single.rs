@@ -43,7 +43,8 @@ use crate::sampler::staged::StagedStep;
 /// ```
 /// with `tau^2 = sigma_t^2 - (alpha_t/alpha_v)^2 sigma_v^2`, as in [`Ddim`](super::Ddim), which is order 1. The second part is the
 /// forward process, and adds no error for `S_noise = 1`. So the law of the chains has the order of the solver for every `eta`.
-/// The inner points lie between `t` and `d`; those of order 3 lie below `v` for `eta` near 1.
+/// The inner points lie between `t` and `d`. In short steps the last of order 3 lies below `v` for `eta` above 0.71, that of order 2 for `eta`
+/// above 1.
 ///
 /// # Churn
 /// With [`with_churn`](Self::with_churn) a step begins with noise, as that of [`EdmHeun`](super::EdmHeun) does.

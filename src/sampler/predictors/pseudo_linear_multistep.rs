@@ -26,7 +26,7 @@ use crate::sampler::staged::StagedStep;
 /// `E_0` is the noise prediction `-sigma s` at `t`, `E_j` that of `j` nodes before. One evaluation per step, and what
 /// the start takes more ([`PseudoStart`]). The coefficients are those of nodes that are evenly spaced in the variable
 /// in which `sigma/alpha` is linear. On such grids the steps are those of [`LinearMultistep`](super::LinearMultistep),
-/// and of order `p`. On others they are of order 2, however high `p` is, if the lengths of neighbouring steps differ by
+/// and of order `p`. On others they are of order `min(p, 2)` if the lengths of neighbouring steps differ by
 /// the order of the step's length squared, as they do where a smooth function of `k/N` gives the nodes; and of order 1
 /// else. Nothing is special at `sigma_v = 0`.
 ///
@@ -67,7 +67,7 @@ pub struct PseudoLinearMultistep {
 }
 
 /// The first steps of [`PseudoLinearMultistep`], which know too few nodes. A step of the start that ends without noise
-/// is of order 1.
+/// takes the rule of the nodes that are known: of order 1 in the first step.
 ///
 /// ```
 /// use score_diffusion::prelude::*;

@@ -35,7 +35,7 @@ use crate::sampler::staged::StagedStep;
 /// Order for the flow: steps are of order `p` without a corrector, and of order `min(q, p + 1)` with one. Node `k`
 /// knows `k` nodes before, so the first steps are of lower order. They cost nothing on grids that begin with short
 /// steps; on evenly spaced ones the order as a whole is at most 2 without a corrector and 3 with one. For `tau > 0` the
-/// variance on Gaussian data converges with order 2, or 1 for `(1, 0)` and `(1, 1)`, and its mean is exact: the path of
+/// variance on Gaussian data converges with order 2, or 1 for `(1, 0)` and with a corrector of order 1, and its mean is exact: the path of
 /// the denoiser is rough, and no polynomial knows the noise within a step. A step that ends without noise gives
 /// `alpha_v m_0`.
 ///
@@ -119,8 +119,8 @@ impl SaSolver {
         Self { weights, ..self }
     }
 
-    /// The same with orders that fall to the end, or not: the predictor's is 1 in the last step and 2 in the one
-    /// before, and the corrector's 2 and 3. `false` by default.
+    /// The same with orders that fall to the end, or not: the predictor's is 1 in the last step and at most 2 in
+    /// the one before, and the corrector's at most 3 there. `false` by default.
     #[must_use]
     pub fn with_lower_order_final(self, lower_order_final: bool) -> Self {
         Self { lower_order_final, ..self }

@@ -571,7 +571,7 @@ def compare_adaptive(write):
     path = pathlib.Path(__file__).parent / "adaptive.json"
     if write:
         path.write_text("[\n" + ",\n".join(json.dumps(run) for run in runs) + "\n]\n")
-    numbers = lambda runs: torch.tensor([v for run in runs for v in [n for pair in run["asked"] for n in pair] + [run["end"]]])
+    numbers = lambda runs: torch.tensor([v for run in runs for v in [n for pair in run["asked"] for n in pair] + [run["end"]]], dtype=torch.float64)
     ours, theirs = numbers(json.loads(path.read_text())), numbers(runs)
     return float("inf") if len(ours) != len(theirs) else float(((ours - theirs) / theirs).abs().max())
 
