@@ -507,6 +507,8 @@ fn orders_on_gaussian_data() {
         (1, 2.0, || dpm(1.0, Heun, Halved)),
         (1, 2.0, || sa(2, 0, 1.0, Exact)),
         (1, 2.0, || sa(2, 2, 1.0, Simplified)),
+        // a corrector of order 1 puts its own order in the place of the predictor's
+        (1, 1.0, || sa(2, 1, 1.0, Exact)),
         (1, 2.0, || sa(3, 3, 0.7, Exact)),
         (1, 2.0, || sa(3, 4, 1.0, Exact)),
     ];

@@ -31,8 +31,8 @@ use crate::sampler::staged::StagedStep;
 /// or to the first one that was tried. A chain has its own errors and lengths; all arithmetic but the score's is f64.
 ///
 /// The first step has the length 0.05 in lambda. The defaults of k-diffusion are the tolerances 0.05 and 0.0078, order 3 and
-/// [`StepControl::INTEGRAL`]. As a result of the higher order is kept and the error of the lower one is measured, the true
-/// error is well below the tolerance.
+/// [`StepControl::INTEGRAL`]. The error of the lower order is held below the tolerance in each step, and the result of the higher one is kept; at
+/// the end the errors of all steps have added up.
 ///
 /// # Evaluations
 /// As many as the order for a step that is accepted, one less for a step that is tried again. [`nfe`](Predictor::nfe) is what
