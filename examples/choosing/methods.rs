@@ -39,7 +39,8 @@ impl Method {
 const MEAN: &str = "mean exact on Gaussian data";
 const CERTIFIED: &str = "certificates";
 
-/// All fixed-step predictors of the crate (but `Inpainted` and `MultistepConsistency`, which have other targets), for a law with these moments.
+/// All fixed-step predictors of the crate but `Inpainted` and `MultistepConsistency`, which have other targets, for a law with
+/// these moments.
 pub fn methods(data: &Gaussian) -> Result<Vec<Method>, ParameterError> {
     use ExponentialIntegrator::{DenoiserHeld, NoiseHeld, ScaledScoreHeld, ScoreHeld};
     let (ode, sde) = (DpmSolverPlusPlus::ode(), DpmSolverPlusPlus::sde());

@@ -15,7 +15,7 @@ use digits_data::{Digits, PIXELS};
 use score_diffusion::nalgebra::{DMatrix, DVector};
 use score_diffusion::noise::{NoiseField, Phase, Stream};
 use score_diffusion::prelude::*;
-use score_diffusion::sampler::{Inpainted, KnownCoordinates};
+use score_diffusion::sampler::{DpmSolverCurvature, Inpainted, KnownCoordinates};
 use std::f64::consts::TAU;
 use std::fmt;
 use std::hint::black_box;
