@@ -254,11 +254,14 @@ impl<M: LogDensity + Divergence> Divergence for MixtureOfModels<M> {
         self.score_into(t, x, BatchViewMut::new(&mut mean, dim)?.starting_at(x.first_chain()), scratch)?;
         let (mut own, mut score) = (vec![0.0; n], vec![M::Scalar::default(); n * dim]);
         out.fill(0.0);
-        for (i, model) in self.parts.models.iter().enumerate() {
+        for (model, shares) in self.parts.models.iter().zip(shares.chunks_exact(n)) {
+            if shares.iter().all(|&share| share == 0.0) {
+                continue;
+            }
             model.divergence_into(t, x, &mut own, scratch)?;
             model.score_into(t, x, BatchViewMut::new(&mut score, dim)?.starting_at(x.first_chain()), scratch)?;
             for (j, out) in out.iter_mut().enumerate() {
-                let share = shares[i * n + j];
+                let share = shares[j];
                 // a part without a share may have no score there
                 if share != 0.0 {
                     let of_chain = score[j * dim..].iter().zip(&mean[j * dim..(j + 1) * dim]);

@@ -70,25 +70,21 @@ pub enum Probes {
 impl Probes {
     /// Refuses no probes at all, and more than a machine can hold, for points of `dim` coordinates.
     pub(super) fn check(self, dim: usize) -> Result<(), ParameterError> {
-        let probes = match self {
+        let (name, number) = match self {
             Self::Coordinates => return Ok(()),
-            Self::Rademacher { probes, .. } | Self::Gaussian { probes, .. } => probes,
-            Self::HutchPlusPlus { products, .. } => {
-                if products % 3 != 0 {
-                    let (name, given) = ("products", products as u64);
-                    return Err(ParameterError::Count { name, given, allowed: "a multiple of 3" });
-                }
-                products
-            }
+            Self::Rademacher { probes, .. } | Self::Gaussian { probes, .. } => ("probes", probes),
+            Self::HutchPlusPlus { products, .. } => ("products", products),
         };
-        ParameterError::not_empty("probes", probes)?;
-        let given = probes as u64;
-        if probes > MOST_PROBES {
-            return Err(ParameterError::Count { name: "probes", given, allowed: "at most 2^20" });
+        ParameterError::not_empty(name, number)?;
+        let refuse = |allowed| Err(ParameterError::Count { name, given: number as u64, allowed });
+        if name == "products" && number % 3 != 0 {
+            return refuse("a multiple of 3");
         }
-        if probes.saturating_mul(dim) > MOST_ELEMENTS {
-            let allowed = "at most 2^28 over the number of coordinates";
-            return Err(ParameterError::Count { name: "probes", given, allowed });
+        if number > MOST_PROBES {
+            return refuse("at most 2^20");
+        }
+        if number.saturating_mul(dim) > MOST_ELEMENTS {
+            return refuse("at most 2^28 over the number of coordinates");
         }
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! [`DiffusersScheduler`]: what a `scheduler_config.json` of diffusers says about a network.
 
 use super::onnx_error::OnnxError;
+use super::scheduler_classes::{
+    AFTER_K_DIFFUSION, CLASSES, CLIPPING, COUNT_THE_END, EVENLY_SPACED, INTERPOLATE_LEVELS, OF_ONE_SPACING,
+    SPACE_LEVELS,
+};
 use super::time_input::TimeInput;
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
@@ -15,19 +19,21 @@ use std::path::Path;
 /// What the network means is read: the table of betas (`num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end`,
 /// `trained_betas`, `rescale_betas_zero_snr`) and what it predicts (`prediction_type`). Of what the scheduler does when it
 /// samples, two things are kept as suggestions: its inference timesteps (`timestep_spacing`, `steps_offset`,
-/// `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas`, `use_lu_lambdas`, `set_alpha_to_one` or `final_sigmas_type`, as the class has it), as
-/// [`timesteps`](Self::timesteps) and [`grid`](Self::grid), and the range that it clips denoised states to
-/// (`clip_sample`, `clip_sample_range`), as [`clip_range`](Self::clip_range). The rest is not looked at: solvers, variances and
-/// dynamic thresholding are choices of a run, not of the network.
+/// `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas`, `use_lu_lambdas`, `interpolation_type`,
+/// `set_alpha_to_one` or `final_sigmas_type`, as the class has it), as [`timesteps`](Self::timesteps) and
+/// [`grid`](Self::grid), and the range that it clips denoised states to (`clip_sample`, `clip_sample_range`), as
+/// [`clip_range`](Self::clip_range). The rest is not looked at: solvers, variances and dynamic thresholding are choices of a
+/// run, not of the network.
 ///
 /// ```text
 /// beta_schedule    linear, scaled_linear, squaredcos_cap_v2, sigmoid, or a list as trained_betas
 /// prediction_type  epsilon -> Noise,  sample -> Denoiser,  v_prediction -> Velocity
 /// _class_name      a scheduler of such a table (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver, UniPC, ...), or none
 /// ```
-/// As in diffusers, `use_..._sigmas` are read for the classes that know them, and at most one may be true. Refused are sigmas between ends of
-/// their own (`sigma_min`, `sigma_max`), and `interpolation_type = "log_linear"` without such sigmas, where a scheduler tells the
-/// network other timesteps than its noise has.
+/// As in diffusers, a spacing, `use_..._sigmas` and `interpolation_type` are read for the classes that know them, and at most
+/// one of `use_..._sigmas` may be true. Refused are sigmas between ends of their own (`sigma_min`, `sigma_max`), and
+/// `interpolation_type = "log_linear"` without such sigmas, where a scheduler tells the network other timesteps than its noise
+/// has.
 ///
 /// Schedulers of flow matching, of EDM's sigmas and of consistency models are refused: their networks mean something else.
 /// [`OnnxScore::with_conversion`](super::OnnxScore::with_conversion) takes such networks; `docs/foreign-models.md` has their
@@ -55,88 +61,6 @@ pub struct DiffusersScheduler {
     clip_range: Option<f64>,
 }
 
-/// Schedulers whose networks are given the timesteps of a table of betas.
-const CLASSES: [&str; 20] = [
-    "DDPMScheduler",
-    "DDPMParallelScheduler",
-    "DDIMScheduler",
-    "DDIMParallelScheduler",
-    "DDIMInverseScheduler",
-    "PNDMScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverMultistepInverseScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DPMSolverSDEScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "SASolverScheduler",
-    "RePaintScheduler",
-];
-
-/// Schedulers that space all timesteps evenly when nothing is said.
-const EVENLY_SPACED: [&str; 12] = [
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverMultistepInverseScheduler",
-    "DPMSolverSDEScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "SASolverScheduler",
-];
-
-/// Schedulers that count one timestep more, the end of the last step, which they do not call the network at.
-const COUNT_THE_END: [&str; 4] =
-    ["DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler", "SASolverScheduler"];
-
-/// Schedulers after k-diffusion: they visit noise levels between timesteps, and space levels between the ends of the
-/// timesteps that they would visit.
-const AFTER_K_DIFFUSION: [&str; 7] = [
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "DPMSolverSDEScheduler",
-];
-
-/// Schedulers that know how to space noise levels, `use_karras_sigmas` and its like; only the first knows `use_lu_lambdas`.
-const SPACE_LEVELS: [&str; 12] = [
-    "DPMSolverMultistepScheduler",
-    "DPMSolverMultistepInverseScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DPMSolverSDEScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "SASolverScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-];
-
-/// Schedulers that clip denoised states when nothing is said.
-const CLIPPING: [&str; 6] = [
-    "DDPMScheduler",
-    "DDPMParallelScheduler",
-    "DDIMScheduler",
-    "DDIMParallelScheduler",
-    "DDIMInverseScheduler",
-    "RePaintScheduler",
-];
-
 impl DiffusersScheduler {
     /// Reads a `scheduler_config.json`.
     ///
@@ -160,7 +84,9 @@ impl DiffusersScheduler {
         config.check_kind()?;
         // what is not said has the meaning that the scheduler's own class gives it
         let class = config.word("_class_name")?.unwrap_or("DDPMScheduler");
-        let spacing = match config.word("timestep_spacing")? {
+        let has_spacings = !OF_ONE_SPACING.contains(&class);
+        let told = if has_spacings { config.word("timestep_spacing")? } else { None };
+        let spacing = match told {
             None if EVENLY_SPACED.contains(&class) => TimestepSpacing::Linspace,
             None | Some("leading") => TimestepSpacing::Leading,
             Some("trailing") => TimestepSpacing::Trailing,
@@ -175,8 +101,10 @@ impl DiffusersScheduler {
         };
         let clips = config.truth("clip_sample", CLIPPING.contains(&class))? && !config.truth("thresholding", false)?;
         let levels = config.spacing_of_levels()?;
-        let mut inference =
-            InferenceTimesteps::new(levels.unwrap_or(spacing)).with_offset(config.count("steps_offset")?.unwrap_or(0));
+        let mut inference = InferenceTimesteps::new(levels.unwrap_or(spacing));
+        if has_spacings {
+            inference = inference.with_offset(config.count("steps_offset")?.unwrap_or(0));
+        }
         if COUNT_THE_END.contains(&class) {
             inference = inference.counting_the_end();
         }
@@ -221,8 +149,9 @@ impl DiffusersScheduler {
     }
 
     /// The timesteps at which the scheduler would call the network in a run of `n_steps`, the noisiest first: as DDPM, DDIM,
-    /// Euler, Euler ancestral, and the multistep solvers (DPM-Solver, DEIS, UniPC, SA-Solver) space them. Others visit other
-    /// timesteps, some between whole numbers (KDPM2) or several times (Heun, PNDM); for them this is a grid with the same spacing.
+    /// Euler, Euler ancestral, DPM-Solver (multistep and singlestep), DEIS, UniPC and SA-Solver space them. Others visit other
+    /// timesteps, some between whole numbers (KDPM2) or several times (Heun, PNDM); for them this is a grid with the same
+    /// spacing.
     ///
     /// # Errors
     /// [`ParameterError`] unless `1 <= n_steps <= N`.
@@ -231,7 +160,8 @@ impl DiffusersScheduler {
     }
 
     /// The grid of a run of `n_steps`: from each of its [`timesteps`](Self::timesteps) to the next, and from the last to the data
-    /// (`t = 0`), or to timestep 0 (`t = 1`) if the scheduler ends there: by `set_alpha_to_one = false`, by `final_sigmas_type = "sigma_min"`, or always (DEIS, SA-Solver).
+    /// (`t = 0`), or to timestep 0 (`t = 1`) if the scheduler ends there: by `set_alpha_to_one = false`, by
+    /// `final_sigmas_type = "sigma_min"`, or always (DEIS, SA-Solver).
     ///
     /// Schedulers of DDIM's kind go from timestep `k` to `k - N / n_steps` instead, which is another timestep than the next one
     /// where `n_steps` does not divide `N` and the spacing is not leading.
@@ -303,16 +233,20 @@ impl<'a> Config<'a> {
         Ok(())
     }
 
-    /// The spacing of noise levels that the scheduler is told to use, if its class knows of any. Without a class all are known.
+    /// Whether the class is one of these. Without a class it may be any.
+    fn is_one_of(&self, classes: &[&str]) -> Result<bool, OnnxError> {
+        Ok(self.word("_class_name")?.is_none_or(|class| classes.contains(&class)))
+    }
+
+    /// The spacing of noise levels that the scheduler is told to use, if its class knows of any.
     fn spacing_of_levels(&self) -> Result<Option<TimestepSpacing>, OnnxError> {
-        let class = self.word("_class_name")?;
-        let knows = |classes: &[&str]| class.is_none_or(|class| classes.contains(&class));
+        let spaces = self.is_one_of(&SPACE_LEVELS)?;
         let mut told = None;
         for (field, spacing, known) in [
-            ("use_karras_sigmas", TimestepSpacing::Karras, knows(&SPACE_LEVELS)),
-            ("use_exponential_sigmas", TimestepSpacing::LogSnr, knows(&SPACE_LEVELS)),
-            ("use_beta_sigmas", TimestepSpacing::Beta, knows(&SPACE_LEVELS)),
-            ("use_lu_lambdas", TimestepSpacing::LogSnr, knows(&SPACE_LEVELS[..1])),
+            ("use_karras_sigmas", TimestepSpacing::Karras, spaces),
+            ("use_exponential_sigmas", TimestepSpacing::LogSnr, spaces),
+            ("use_beta_sigmas", TimestepSpacing::Beta, spaces),
+            ("use_lu_lambdas", TimestepSpacing::LogSnr, self.is_one_of(&SPACE_LEVELS[..1])?),
         ] {
             if self.truth(field, false)? && known {
                 if told.is_some() {
@@ -331,8 +265,11 @@ impl<'a> Config<'a> {
         Ok(told)
     }
 
-    /// Whether noise levels are interpolated in their logarithm.
+    /// Whether noise levels are interpolated in their logarithm, if the class knows of that.
     fn interpolates_logarithms(&self, spaces_levels: bool) -> Result<bool, OnnxError> {
+        if !self.is_one_of(&INTERPOLATE_LEVELS)? {
+            return Ok(false);
+        }
         let supported = "linear: with log_linear the network is told other timesteps than its noise has, and \
                          TimeGrid::uniform_in_log_snr has these noise levels";
         match self.word("interpolation_type")? {

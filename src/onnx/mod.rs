@@ -40,6 +40,7 @@ mod onnx_error;
 mod onnx_model;
 mod onnx_score;
 mod ports;
+mod scheduler_classes;
 mod time_input;
 
 pub use diffusers::DiffusersScheduler;

@@ -114,8 +114,8 @@ impl InferenceTimesteps {
         Self { interpolates: true, ..self }
     }
 
-    /// With [`Karras`](TimestepSpacing::Karras), [`LogSnr`](TimestepSpacing::LogSnr) and [`Beta`](TimestepSpacing::Beta): from the first to the
-    /// last timestep of this other spacing, not of all timesteps. The schedulers after k-diffusion do so.
+    /// With [`Karras`](TimestepSpacing::Karras), [`LogSnr`](TimestepSpacing::LogSnr) and [`Beta`](TimestepSpacing::Beta): from
+    /// the first to the last timestep of this other spacing, not of all timesteps. The schedulers after k-diffusion do so.
     #[must_use]
     pub fn with_ends_of(self, spacing: TimestepSpacing) -> Self {
         Self { ends_of: Some(spacing), ..self }
@@ -136,8 +136,9 @@ impl DiscreteVariancePreserving {
     /// [`inference_grid`](Self::inference_grid).
     ///
     /// # Errors
-    /// [`ParameterError`] unless `1 <= n_steps <= N`, or if an offset reaches beyond the table; with `Karras`, `LogSnr` and `Beta` also
-    /// if there is no signal at the last timestep.
+    /// [`ParameterError`] unless `1 <= n_steps <= N`, or if an offset reaches beyond the table; with `Leading` also if the end is
+    /// counted and `1 < n_steps = N`, as there is no timestep left for it; with `Karras`, `LogSnr` and `Beta` also if there is no
+    /// signal at the last timestep.
     pub fn inference_timesteps(&self, n_steps: usize, rule: InferenceTimesteps) -> Result<Vec<usize>, ParameterError> {
         let n = self.n_timesteps();
         if n_steps == 0 || n_steps > n {
@@ -151,6 +152,10 @@ impl DiscreteVariancePreserving {
             TimestepSpacing::Leading => {
                 let (first, gap) =
                     if rule.counts_the_end { (n_steps, n / (n_steps + 1)) } else { (n_steps - 1, n / n_steps) };
+                if gap == 0 && n_steps > 1 {
+                    let allowed = "below the number of training timesteps where the end of the last step is counted";
+                    return Err(ParameterError::Count { name: "n_steps", given: n_steps as u64, allowed });
+                }
                 if (first * gap).saturating_add(rule.offset) >= n {
                     let allowed = "small enough to keep the timesteps below the number of training timesteps";
                     return Err(ParameterError::Count { name: "offset", given: rule.offset as u64, allowed });
@@ -212,7 +217,7 @@ impl DiscreteVariancePreserving {
         };
         let first = TimeGrid::single(horizon)?;
         self.check_grid(&first)?;
-        if n == 1 || horizon == end {
+        if n == 1 {
             return Ok(first);
         }
         match rule.spacing {

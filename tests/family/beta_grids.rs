@@ -186,3 +186,31 @@ fn timesteps_of_interpolated_levels_are_near() {
         assert_eq!(one.inference_grid(1, rule).unwrap().nodes(), [1.0, 0.0]);
     }
 }
+
+/// A run has a grid of as many steps as it was asked for, or none.
+#[test]
+fn no_run_is_shortened_in_silence() {
+    use TimestepSpacing::{Beta, Karras, Leading, LogSnr};
+    let process = DiscreteVariancePreserving::linear(1e-4, 0.02, 4).unwrap();
+    for spacing in [Leading, Karras, LogSnr, Beta] {
+        let rule = InferenceTimesteps::new(spacing).with_ends_of(Leading);
+        for n in 1..=4 {
+            assert_eq!(process.inference_grid(n, rule).unwrap().n_steps(), n, "{spacing:?}");
+            let counting = process.inference_grid(n, rule.counting_the_end());
+            if n < 4 {
+                assert_eq!(counting.unwrap().n_steps(), n, "{spacing:?}");
+            } else {
+                // floor(4/5) = 0: all its timesteps would be the first
+                let error = counting.unwrap_err();
+                assert!(
+                    matches!(error, ParameterError::Count { name: "n_steps", given: 4, .. }),
+                    "{spacing:?} {error}"
+                );
+                assert_eq!(process.inference_timesteps(n, rule.counting_the_end()).unwrap_err(), error);
+            }
+        }
+        // the only timestep is the first
+        let one = DiscreteVariancePreserving::linear(1e-4, 0.02, 1).unwrap();
+        assert_eq!(one.inference_grid(1, rule.counting_the_end()).unwrap().nodes(), [1.0, 0.0], "{spacing:?}");
+    }
+}

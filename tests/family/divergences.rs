@@ -3,7 +3,7 @@
 use score_diffusion::composition::{MixtureOfModels, ProductOfModels};
 use score_diffusion::guidance::CentralDifference;
 use score_diffusion::prelude::*;
-use score_diffusion::score::{Divergence, Parametrisation, Reparametrised};
+use score_diffusion::score::{Divergence, LogDensity, Parametrisation, Reparametrised};
 
 const DIM: usize = 3;
 type Exact = ExactScore<GaussianMixture, OrnsteinUhlenbeck>;
@@ -85,4 +85,77 @@ fn compositions_add_it_up() {
     for (a, b) in check("one", &one).iter().zip(check("exact", &model(0.0))) {
         assert!((a - b).abs() < 1e-12 * (1.0 + b.abs()));
     }
+}
+
+/// A law that knows its density, and perhaps nothing else.
+#[derive(Debug)]
+struct Part {
+    law: Exact,
+    fails: bool,
+}
+
+impl ScoreModel for Part {
+    type Scalar = f64;
+    fn dim(&self) -> usize {
+        DIM
+    }
+    fn scratch_len(&self, n: usize) -> usize {
+        self.law.scratch_len(n)
+    }
+    fn score_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, f64>,
+        out: BatchViewMut<'_, f64>,
+        scratch: &mut [f64],
+    ) -> Result<(), ScoreError> {
+        if self.fails { Err(ScoreError::model("no score")) } else { self.law.score_into(t, x, out, scratch) }
+    }
+}
+
+impl LogDensity for Part {
+    fn log_density_scratch_len(&self, n: usize) -> usize {
+        self.law.log_density_scratch_len(n)
+    }
+    fn log_density_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, f64>,
+        out: &mut [f64],
+        scratch: &mut [f64],
+    ) -> Result<(), ScoreError> {
+        self.law.log_density_into(t, x, out, scratch)
+    }
+}
+
+impl Divergence for Part {
+    fn divergence_scratch_len(&self, n: usize) -> usize {
+        self.law.divergence_scratch_len(n)
+    }
+    fn divergence_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, f64>,
+        out: &mut [f64],
+        scratch: &mut [f64],
+    ) -> Result<(), ScoreError> {
+        if self.fails { Err(ScoreError::model("no divergence")) } else { self.law.divergence_into(t, x, out, scratch) }
+    }
+}
+
+#[test]
+fn a_part_without_a_share_is_not_asked() {
+    // at a distance of 1000 the density is below e^(-745) of the near one's
+    let of = |shift: f64, fails: bool| {
+        let parts = vec![Part { law: model(0.0), fails: false }, Part { law: model(shift), fails }];
+        MixtureOfModels::new(parts, vec![1.0, 2.0]).unwrap()
+    };
+    assert_eq!(check("far", &of(1000.0, true)), check("near", &of(1000.0, false)));
+    let x = points();
+    let view = BatchView::new(&x, DIM).unwrap();
+    assert!(of(0.7, true).divergence(0.2, view).is_err(), "the twin: it has a share");
+    // it is enough that one chain has a share of it
+    let mut with_one = x.clone();
+    with_one[DIM] = 999.0;
+    assert!(of(1000.0, true).divergence(0.2, BatchView::new(&with_one, DIM).unwrap()).is_err());
 }

@@ -836,9 +836,19 @@ fn classes_of_schedulers_have_their_own_defaults() {
         ("DPMSolverMultistepScheduler", leading, [800, 600, 400, 200]),
         ("UniPCMultistepScheduler", "", [999, 749, 500, 250]),
         ("DEISMultistepScheduler", leading, [800, 600, 400, 200]),
+        // it knows one spacing
+        ("DPMSolverSinglestepScheduler", "", [999, 749, 500, 250]),
+        ("DPMSolverSinglestepScheduler", leading, [999, 749, 500, 250]),
+        ("RePaintScheduler", r#""timestep_spacing": "trailing", "steps_offset": 1,"#, [750, 500, 250, 0]),
     ] {
         assert_eq!(of(class, spacing).timesteps(4).unwrap(), expected, "{class} {spacing}");
     }
+    // as `set_timesteps(8)` of diffusers has them, whatever is left over from another class
+    let of_8 = [999, 874, 749, 624, 500, 375, 250, 125];
+    for left_over in ["", leading, r#""timestep_spacing": "other", "steps_offset": 1,"#] {
+        assert_eq!(of("DPMSolverSinglestepScheduler", left_over).timesteps(8).unwrap(), of_8, "{left_over}");
+    }
+    assert_ne!(of("EulerDiscreteScheduler", "").timesteps(8).unwrap(), of_8, "the twin");
     assert_eq!((of("DDIMScheduler", "").clip_range(), of("PNDMScheduler", "").clip_range()), (Some(1.0), None));
     let end = |class| of(class, "").grid(4).unwrap().early_stop();
     // PNDM says set_alpha_to_one = false, and its last timestep is 0, at time 1
@@ -884,6 +894,14 @@ fn noise_levels_of_a_configuration_are_read() {
     near(&format!(r#"{solver}, {leading}, "use_karras_sigmas": true"#), [(0, 14.614_647), (1, 7.902_945), (8, 0.0)], 9);
     let ddim = r#""_class_name": "DDIMScheduler""#;
     assert_eq!(levels(&format!(r#"{ddim}, "use_beta_sigmas": true"#)), levels(ddim));
+    let heun = r#""_class_name": "HeunDiscreteScheduler", "timestep_spacing": "leading""#;
+    for (class, more) in [(ddim, ""), (solver, ""), (heun, ""), (heun, r#", "use_karras_sigmas": true"#)] {
+        let left_over = format!(r#"{class}{more}, "interpolation_type": "log_linear""#);
+        assert_eq!(levels(&left_over), levels(&format!("{class}{more}")), "{left_over}");
+    }
+    // the twin: where it is known, it changes the ends of the levels
+    let karras = format!(r#"{euler}, {leading}, "use_karras_sigmas": true"#);
+    assert_ne!(levels(&format!(r#"{karras}, "interpolation_type": "log_linear""#)), levels(&karras));
     for refused in [
         r#""use_beta_sigmas": true, "use_karras_sigmas": true"#,
         r#""use_karras_sigmas": true, "sigma_max": 10.0"#,
