@@ -208,7 +208,7 @@ impl<'a, T: Real> StepContext<'a, T> {
 
     /// Moves the columns of scores that are not finite, among the bad from a number on, to `lost`.
     fn let_turn_back(&mut self, mut i: usize, lost: &mut Vec<usize>) {
-        let bad = &mut self.workspace.bad;
+        let (bad, known) = (&mut self.workspace.bad, lost.len());
         // they are put in order when they are taken
         while let Some((j, reason)) = bad.get(i) {
             if matches!(reason, BadScore::NotFinite) {
@@ -218,6 +218,12 @@ impl<'a, T: Real> StepContext<'a, T> {
                 i += 1;
             }
         }
+        self.note_lost(&lost[known..]);
+    }
+
+    /// Writes down that these columns lost a proposal.
+    pub(super) fn note_lost(&self, columns: &[usize]) {
+        columns.iter().for_each(|&j| self.note(j..j + 1, |_, asked| asked.lost = true));
     }
 
     /// As [`score_into`](Self::score_into) for some neighbouring chains of the tile, each at a time of its own: those from
@@ -527,7 +533,12 @@ impl<'a, T: Real> StepContext<'a, T> {
                 Err(ScoreError::Model(source)) => BadScore::Model(source.to_string()),
                 Err(error) => BadScore::Model(error.to_string()),
                 Ok(()) if !dispatch(AllFinite(out.chain_mut(j))) => BadScore::NotFinite,
-                Ok(()) => continue,
+                Ok(()) => {
+                    let score = &*out.chain_mut(j);
+                    let note = |_, asked: &mut Asked| asked.scores.push((t, as_f64(x.chain(j)), as_f64(score)));
+                    self.note(first_column + j..first_column + j + 1, note);
+                    continue;
+                }
             };
             out.chain_mut(j).fill(T::default());
             self.workspace.bad.push((first_column + j, bad));

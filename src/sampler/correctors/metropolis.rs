@@ -81,9 +81,13 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
             if let Err(error) = known.score_into(self.at, view.columns(j..j + 1), one, self.scratch) {
                 self.cx.fail(j, &error.to_string());
                 out.fill(T::default());
-            } else if !dispatch(AllFinite(out)) {
+            } else if dispatch(AllFinite(out)) {
+                let gradient = |_, asked: &mut Asked| asked.gradients.push((self.at, as_f64(view.chain(j)), as_f64(out)));
+                self.cx.note(j..j + 1, gradient);
+            } else {
                 if self.proposes {
                     self.lost.push(j);
+                    self.cx.note_lost(&[j]);
                 } else {
                     self.cx.fail(j, "the gradient of the known log-density is not finite");
                 }
@@ -112,6 +116,9 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
                 }
                 *out = 0.0;
             }
+            if *out == f64::NEG_INFINITY {
+                self.cx.note_lost(&[j]);
+            }
             *out = out.max(NO_DENSITY);
         }
         let note = |i: usize, asked: &mut Asked| asked.log_densities.push((self.at, as_f64(view.chain(i)), out[i]));
@@ -119,7 +126,9 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
     }
 
     fn call_back(&mut self, x: &[T], y: &mut [T]) {
+        let known = self.lost.len();
         call_back(self.cx.dim(), x, y, &mut self.lost);
+        self.cx.note_lost(&self.lost[known..]);
     }
 }
 
