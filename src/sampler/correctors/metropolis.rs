@@ -151,7 +151,12 @@ impl<'a, T: Real> Outside<'a, T> {
         if let Err(error) = model.score_into(self.at, BatchView::of_chains(x, dim, first), view, &mut scratch) {
             self.error.get_or_insert(error);
         }
-        self.lost.extend(out.chunks(dim).enumerate().filter(|(_, out)| !dispatch(AllFinite(out))).map(|(j, _)| j));
+        for (j, out) in out.chunks_mut(dim).enumerate() {
+            if !dispatch(AllFinite(out)) {
+                self.lost.push(j);
+                out.fill(T::default());
+            }
+        }
     }
 }
 
@@ -173,11 +178,17 @@ impl<T: Real> Evaluate<T> for Outside<'_, T> {
         if let Err(error) = known.log_density_into(self.at, x, out, &mut scratch) {
             self.error.get_or_insert(error);
         }
-        if let Some(j) = out.iter().position(|&log| is_bad(log)) {
-            let message = format!("the log-density of chain {} is {}", self.first_chain + j as u64, out[j]);
-            self.error.get_or_insert(ScoreError::model(message));
+        for (j, out) in out.iter_mut().enumerate() {
+            if is_bad(*out) {
+                // as within a step: where there is no score nobody asks for the density
+                if !self.lost.contains(&j) {
+                    let message = format!("the log-density of chain {} is {out}", self.first_chain + j as u64);
+                    self.error.get_or_insert(ScoreError::model(message));
+                }
+                *out = 0.0;
+            }
+            *out = out.max(NO_DENSITY);
         }
-        out.iter_mut().for_each(|out| *out = out.max(NO_DENSITY));
     }
 
     fn call_back(&mut self, x: &[T], y: &mut [T]) {
