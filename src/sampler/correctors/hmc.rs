@@ -2,7 +2,7 @@
 
 use super::evaluate::Evaluate;
 use super::leapfrog::{Leapfrogs, Trajectories};
-use super::metropolis::{InStep, Kept, accepts, scratch_of};
+use super::metropolis::{InStep, Kept, accepts, scratch_of, settle_without_density};
 use super::step_sizes::StepSizes;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
@@ -246,6 +246,7 @@ fn trajectory<T: Real>(
     let (y, s_y) = (&*points[here], &*scores[here]);
     law.log_density(y, log_y);
     ratio.iter_mut().zip(log_x.iter().zip(&*log_y)).for_each(|(ratio, (x, y))| *ratio += y - x);
+    settle_without_density(log_x, log_y, ratio);
     law.lost.iter().for_each(|&j| ratio[j] = f64::NEG_INFINITY);
     for (j, &ratio) in ratio.iter().enumerate() {
         if accepts(law.cx, j, ratio) {

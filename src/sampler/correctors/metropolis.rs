@@ -234,12 +234,16 @@ pub(super) fn log_acceptance<T: Real>(
     add_chain_sums([x.point, y.point, x.score, y.score], out, |[x, y, s, r]| {
         (s + r) * (near * (s - r) - far * (y - x))
     });
-    // no density at y: never; at x alone: always
-    for ((out, x), y) in out.iter_mut().zip(x.log).zip(y.log) {
+    settle_without_density(x.log, y.log, out);
+}
+
+/// Ratios where there is no density: none at `y` is never accepted, none at `x` alone always.
+pub(super) fn settle_without_density(log_x: &[f64], log_y: &[f64], ratio: &mut [f64]) {
+    for ((ratio, x), y) in ratio.iter_mut().zip(log_x).zip(log_y) {
         if *y == NO_DENSITY {
-            *out = f64::NEG_INFINITY;
+            *ratio = f64::NEG_INFINITY;
         } else if *x == NO_DENSITY {
-            *out = f64::INFINITY;
+            *ratio = f64::INFINITY;
         }
     }
 }
