@@ -13,6 +13,7 @@ use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::score::ScoreModel;
 use crate::simd::{Kernel, dispatch};
+use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 
@@ -467,6 +468,18 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// Returns what [`take_numbers`](Self::take_numbers) gave.
     pub fn return_numbers(&mut self, numbers: Vec<f64>) {
         self.workspace.numbers = numbers;
+    }
+
+    /// Buffers of the rule's own, as a step before left them, or new ones. Give them back by [`return_own`](Self::return_own), or
+    /// they are allocated again.
+    pub(super) fn take_own<B: Any + Default>(&mut self) -> Box<B> {
+        let own = self.workspace.own[usize::from(self.setting.corrects)].take();
+        own.and_then(|own| own.downcast().ok()).unwrap_or_default()
+    }
+
+    /// Returns what [`take_own`](Self::take_own) gave.
+    pub(super) fn return_own<B: Any + Send + Sync>(&mut self, own: Box<B>) {
+        self.workspace.own[usize::from(self.setting.corrects)] = Some(own);
     }
 
     /// What the rule keeps from step to step: `memory_vectors` times `d x n`, vector after vector, each chain after chain.

@@ -231,7 +231,10 @@ fn trajectory<T: Real>(
     let (mut points, mut scores) = ([vector(), vector(), vector()], [vector(), vector(), vector()]);
     let (log_x, more) = numbers.split_at_mut(logs);
     let (log_y, ratio) = more.split_at_mut(logs);
-    let mut law = InStep { cx, known, at, scratch: own, proposes: false, lost: Vec::new() };
+    let mut indices = cx.take_own::<Vec<usize>>();
+    indices.clear();
+    let lost = std::mem::take(&mut *indices);
+    let mut law = InStep { cx, known, at, scratch: own, proposes: false, lost };
     if starts {
         law.score(x, s_x);
         law.log_density(x, log_x);
@@ -261,6 +264,8 @@ fn trajectory<T: Real>(
     if known.is_some() {
         kept.write(log_x, kept_log);
     }
+    *indices = law.lost;
+    cx.return_own(indices);
     cx.return_memory(memory);
     cx.return_scratch(scratch);
     cx.return_numbers(numbers);
