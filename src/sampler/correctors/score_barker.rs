@@ -31,7 +31,7 @@ use crate::sampler::step::AffineStep;
 /// | g(u) - l(u) | <= m(u) = (1/2) B_t |y - x|^3 u (1 - u),     M = int_0^1 m = B_t |y - x|^3 / 12
 /// ```
 /// and then the two-coin algorithm decides with the very probability, from `g` at random points: in rounds, about `exp(M/2)` of
-/// them, each with at most `M` points on average. Every point is an evaluation. If the score is affine, `B_t = 0` does.
+/// them and never more than `exp(M)` on average, each with at most `M` points on average. Every point is an evaluation. If the score is affine, `B_t = 0` does.
 ///
 /// Barker's rule accepts what Metropolis accepts with probability `a <= 1` with at least `a/2`, so chains move at least half as
 /// well. It leaves `p_t` invariant, too.

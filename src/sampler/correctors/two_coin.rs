@@ -9,7 +9,8 @@
 //! no deadly point: yes if towards is +, no if it is -.     Else another round.
 //! ```
 //! A round survives with probability `exp((+- int d - int m)/2)`, so yes and no are in the ratio `e^(L0 + int d)`. Both coins
-//! take half of the exponent: it takes about `exp(int m / 2)` rounds, where a coin for one side alone takes `exp(int m)`.
+//! take half of the exponent: if `int d` is small, it takes about `exp(int m / 2)` rounds on average, where a coin for one side alone
+//! takes `exp(int m)`. It never takes more than `exp(int m)` on average, since `|int d| <= int m`.
 //! When the ends of the segment change places, so do yes and no, in all that is drawn.
 //!
 //! Here `m(u)` is proportional to `u (1 - u)`, what a linear interpolant may be off by. Its points have the law of the median
