@@ -82,7 +82,8 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
                 self.cx.fail(j, &error.to_string());
                 out.fill(T::default());
             } else if dispatch(AllFinite(out)) {
-                let gradient = |_, asked: &mut Asked| asked.gradients.push((self.at, as_f64(view.chain(j)), as_f64(out)));
+                let gradient =
+                    |_, asked: &mut Asked| asked.gradients.push((self.at, as_f64(view.chain(j)), as_f64(out)));
                 self.cx.note(j..j + 1, gradient);
             } else {
                 if self.proposes {
