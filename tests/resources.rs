@@ -241,14 +241,15 @@ fn no_allocation_per_step_where_proposals_are_rejected() {
 /// As often for an accuracy that takes many more steps within the interval.
 #[test]
 fn adaptive_rules_allocate_per_interval_and_not_per_step() {
-    let rules: [fn(f64) -> Box<dyn Predictor<f64>>; 3] = [
+    type OfTolerance = fn(f64) -> Box<dyn Predictor<f64>>;
+    let rules: [OfTolerance; 3] = [
         |tolerance| Box::new(AdaptiveFlow::new(tolerance, tolerance).unwrap()),
         |tolerance| Box::new(AdaptiveDpmSolver::new(tolerance, tolerance).unwrap()),
         |tolerance| Box::new(AdaptiveSde::new(tolerance, tolerance).unwrap()),
     ];
     for rule in rules {
         let of = |tolerance: f64| {
-            let sampler = sampler(standard(3), rule(tolerance), Box::new(NoCorrector), 1);
+            let sampler = sampler(standard(3), rule(tolerance), Box::new(OuSplit::new(0.1).unwrap()), 1);
             let mut evaluations = 0;
             let run = || evaluations = sampler.sample_seeded(7, 1).unwrap().report().evaluations.total();
             (allocations(run), evaluations)
