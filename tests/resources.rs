@@ -5,6 +5,11 @@
 
 use allocation_counter::{AllocationInfo, measure};
 use score_diffusion::prelude::*;
+use score_diffusion::sampler::{
+    AdaptiveDpmSolver, AdaptiveFlow, AdaptiveSde, Hmc, LangevinStep, Mala, ScoreBarker, ScoreHmc, ScoreMetropolis,
+    StepSizes, ThirdDerivativeBound,
+};
+use score_diffusion::score::LogDensity;
 use std::hint::black_box;
 
 type Made<T> = fn() -> Box<T>;
@@ -172,6 +177,86 @@ impl<T: Real> Predictor<T> for Heun {
             *x += T::of(0.5 * h) * (*y + *slope);
         }
         cx.return_scratch(scratch);
+    }
+}
+
+/// Rules without coefficients that accept or reject.
+fn metropolis_rules() -> Vec<Made<dyn Corrector<f64>>> {
+    vec![
+        || Box::new(Mala::new(0.1, Bowl).unwrap()),
+        || Box::new(ScoreMetropolis::new(LangevinStep::langevin(StepSizes::constant(0.1).unwrap()))),
+        || Box::new(Hmc::new(0.1, 3, Bowl).unwrap()),
+        || Box::new(ScoreHmc::new(0.1, 2).unwrap()),
+        || {
+            let step = LangevinStep::langevin(StepSizes::constant(0.1).unwrap());
+            Box::new(ScoreBarker::new(step, ThirdDerivativeBound::constant(4.0).unwrap()))
+        },
+        // most decisions fall back
+        || {
+            let step = LangevinStep::langevin(StepSizes::constant(0.1).unwrap());
+            let barker = ScoreBarker::new(step, ThirdDerivativeBound::constant(40.0).unwrap());
+            Box::new(barker.with_most_points(1).unwrap())
+        },
+    ]
+}
+
+/// The standard normal law in three dimensions at every time. (`ExactScore` makes the law of the time for its log-density.)
+struct Bowl;
+
+impl ScoreModel for Bowl {
+    type Scalar = f64;
+    fn dim(&self) -> usize {
+        3
+    }
+    fn score_into(
+        &self,
+        _: f64,
+        x: BatchView<f64>,
+        mut out: BatchViewMut<f64>,
+        _: &mut [f64],
+    ) -> Result<(), ScoreError> {
+        out.as_mut_slice().iter_mut().zip(x.as_slice()).for_each(|(out, x)| *out = -x);
+        Ok(())
+    }
+}
+
+impl LogDensity for Bowl {
+    fn log_density_into(&self, _: f64, x: BatchView<f64>, out: &mut [f64], _: &mut [f64]) -> Result<(), ScoreError> {
+        let log = |x: &[f64]| -0.5 * x.iter().map(|x| x * x).sum::<f64>();
+        out.iter_mut().zip(x.as_slice().chunks(3)).for_each(|(out, x)| *out = log(x));
+        Ok(())
+    }
+}
+
+#[test]
+fn no_allocation_per_step_where_proposals_are_rejected() {
+    for corrector in metropolis_rules() {
+        for n in [1, 7, 300] {
+            let make = |steps| sampler(standard(3), Box::new(EulerMaruyama), corrector(), steps);
+            no_allocation_per_step(&format!("{:?}", corrector()), make, n, 3);
+        }
+    }
+}
+
+/// As often for an accuracy that takes many more steps within the interval.
+#[test]
+fn adaptive_rules_allocate_per_interval_and_not_per_step() {
+    type OfTolerance = fn(f64) -> Box<dyn Predictor<f64>>;
+    let rules: [OfTolerance; 3] = [
+        |tolerance| Box::new(AdaptiveFlow::new(tolerance, tolerance).unwrap()),
+        |tolerance| Box::new(AdaptiveDpmSolver::new(tolerance, tolerance).unwrap()),
+        |tolerance| Box::new(AdaptiveSde::new(tolerance, tolerance).unwrap()),
+    ];
+    for rule in rules {
+        let of = |tolerance: f64| {
+            let sampler = sampler(standard(3), rule(tolerance), Box::new(OuSplit::new(0.1).unwrap()), 1);
+            let mut evaluations = 0;
+            let run = || evaluations = sampler.sample_seeded(7, 1).unwrap().report().evaluations.total();
+            (allocations(run), evaluations)
+        };
+        let (rough, fine) = (of(0.1), of(1e-3));
+        assert!(rough.0 > 0 && rough.1 < fine.1, "{:?}: {rough:?} {fine:?}", rule(0.1));
+        assert_eq!(rough.0, fine.0, "{:?}", rule(0.1));
     }
 }
 

@@ -22,7 +22,7 @@ impl StepTable {
     ///
     /// # Errors
     /// [`StepTableError`] if the states have another height than the model or are not finite, if a chain fails, or if a model
-    /// says anything that is not finite: where a proposal that leaves the numbers is rejected in a run there is no table.
+    /// says anything that is not finite, or a proposal leaves the numbers: a run rejects it, but there is no table.
     ///
     /// # Example
     /// ```
@@ -83,8 +83,9 @@ impl StepTable {
                 _ => Drawn { phase: Phase::Predictor, node: 0, number: place.node as u64, vectors },
             };
             for (j, (table, asked)) in tables.iter_mut().zip(recorder.take()).enumerate() {
+                let lost = asked.lost;
                 let row = sampler.row(step, known.as_ref(), &run, j, asked, &drawn)?;
-                if !row.is_finite() {
+                if lost || !row.is_finite() {
                     return Err(StepTableError::NotFinite { step });
                 }
                 table.rows.push(row);

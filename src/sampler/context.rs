@@ -13,6 +13,7 @@ use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::score::ScoreModel;
 use crate::simd::{Kernel, dispatch};
+use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 
@@ -208,7 +209,7 @@ impl<'a, T: Real> StepContext<'a, T> {
 
     /// Moves the columns of scores that are not finite, among the bad from a number on, to `lost`.
     fn let_turn_back(&mut self, mut i: usize, lost: &mut Vec<usize>) {
-        let bad = &mut self.workspace.bad;
+        let (bad, known) = (&mut self.workspace.bad, lost.len());
         // they are put in order when they are taken
         while let Some((j, reason)) = bad.get(i) {
             if matches!(reason, BadScore::NotFinite) {
@@ -218,6 +219,12 @@ impl<'a, T: Real> StepContext<'a, T> {
                 i += 1;
             }
         }
+        self.note_lost(&lost[known..]);
+    }
+
+    /// Writes down that these columns lost a proposal.
+    pub(super) fn note_lost(&self, columns: &[usize]) {
+        columns.iter().for_each(|&j| self.note(j..j + 1, |_, asked| asked.lost = true));
     }
 
     /// As [`score_into`](Self::score_into) for some neighbouring chains of the tile, each at a time of its own: those from
@@ -463,6 +470,18 @@ impl<'a, T: Real> StepContext<'a, T> {
         self.workspace.numbers = numbers;
     }
 
+    /// Buffers of the rule's own, as a step before left them, or new ones. Give them back by [`return_own`](Self::return_own), or
+    /// they are allocated again.
+    pub(super) fn take_own<B: Any + Default>(&mut self) -> Box<B> {
+        let own = self.workspace.own[usize::from(self.setting.corrects)].take();
+        own.and_then(|own| own.downcast().ok()).unwrap_or_default()
+    }
+
+    /// Returns what [`take_own`](Self::take_own) gave.
+    pub(super) fn return_own<B: Any + Send + Sync>(&mut self, own: Box<B>) {
+        self.workspace.own[usize::from(self.setting.corrects)] = Some(own);
+    }
+
     /// What the rule keeps from step to step: `memory_vectors` times `d x n`, vector after vector, each chain after chain.
     /// Zeros before the first step. Give it back by [`return_memory`](Self::return_memory): what does not come back is
     /// zeros in the next step.
@@ -527,7 +546,12 @@ impl<'a, T: Real> StepContext<'a, T> {
                 Err(ScoreError::Model(source)) => BadScore::Model(source.to_string()),
                 Err(error) => BadScore::Model(error.to_string()),
                 Ok(()) if !dispatch(AllFinite(out.chain_mut(j))) => BadScore::NotFinite,
-                Ok(()) => continue,
+                Ok(()) => {
+                    let score = &*out.chain_mut(j);
+                    let note = |_, asked: &mut Asked| asked.scores.push((t, as_f64(x.chain(j)), as_f64(score)));
+                    self.note(first_column + j..first_column + j + 1, note);
+                    continue;
+                }
             };
             out.chain_mut(j).fill(T::default());
             self.workspace.bad.push((first_column + j, bad));

@@ -18,6 +18,8 @@ pub(crate) struct Asked {
     pub log_densities: Vec<(f64, Vec<f64>, f64)>,
     /// Whether each proposal was accepted.
     pub accepted: Vec<bool>,
+    /// Whether a proposal led to a point that is not finite, or has no score, gradient or log-density that is.
+    pub lost: bool,
 }
 
 /// What all chains of a run were given. A step context that has one writes to it; nothing else changes.

@@ -4,9 +4,10 @@ use super::report::Adjustment;
 use crate::noise::{NoiseField, Phase, Stream, TileNoise};
 use crate::real::Real;
 use crate::score::ScoreModel;
+use std::any::Any;
 
 /// Buffers for the steps of one tile of chains; made once, used for all its steps.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Workspace<T> {
     pub(super) score: Vec<T>,
     pub(super) model: Vec<T>,
@@ -20,6 +21,8 @@ pub(crate) struct Workspace<T> {
     pub(super) adjustment: Adjustment,
     /// Numbers of a step's own in f64: energies, say.
     pub(super) numbers: Vec<f64>,
+    /// Other buffers of the predictor's and the corrector's own.
+    pub(super) own: [Option<Box<dyn Any + Send + Sync>>; 2],
     pub(super) bad: Vec<(usize, BadScore)>,
 }
 
@@ -48,6 +51,7 @@ impl<T: Real> Workspace<T> {
             noise: TileNoise::new(noise, dim, n),
             adjustment: Adjustment::default(),
             numbers: Vec::new(),
+            own: [None, None],
             bad: Vec::new(),
         }
     }

@@ -5,8 +5,8 @@ use score_diffusion::compose::{StepRow, StepTable, StepTableError};
 use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
-    Combination, Hmc, Inpainted, KnownCoordinates, LangevinStep, LineIntegral, Mala, PcnLangevin, RePaint, ScoreHmc,
-    ScoreMetropolis, SnrLangevin, StepControl, StepSizes, Term,
+    Combination, Hmc, Inpainted, KnownCoordinates, LangevinStep, LineIntegral, Mala, PcnLangevin, RePaint, ScoreBarker,
+    ScoreHmc, ScoreMetropolis, SnrLangevin, StepControl, StepSizes, Term, ThirdDerivativeBound,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -62,6 +62,15 @@ fn metropolis() -> Vec<Named> {
         .with_known_part(ExactScore::new(Gaussian::isotropic(vec![0.5, 0.0], 0.6).unwrap(), process.clone()));
     let langevin = json!({"step_size": h, "split": false});
     let ou_split = json!({"step_size": h, "split": true});
+    // more than the law's third derivative, and about one point in a round
+    let (short, bound) = (0.1, 20.0);
+    let coins =
+        |most_points: usize| json!({"step_size": short, "split": false, "bound": bound, "most_points": most_points});
+    let barker = |most_points: usize| {
+        let step = LangevinStep::langevin(StepSizes::constant(short).unwrap());
+        let barker = ScoreBarker::new(step, ThirdDerivativeBound::constant(bound).unwrap());
+        barker.with_most_points(most_points).unwrap()
+    };
     let leaps = |h: f64, leapfrogs: usize| json!({"step_size": h, "leapfrogs": leapfrogs});
     vec![
         ("mala", langevin.clone(), at(Box::new(Mala::new(h, energy()).unwrap()))),
@@ -77,6 +86,8 @@ fn metropolis() -> Vec<Named> {
         ("score_metropolis_known_part", langevin, at(Box::new(known))),
         ("hmc_1", leaps(0.4, 1), at(Box::new(Hmc::new(0.4, 1, energy()).unwrap()))),
         ("hmc_3", leaps(0.3, 3), at(Box::new(Hmc::new(0.3, 3, energy()).unwrap()))),
+        ("score_barker", coins(64), at(Box::new(barker(64)))),
+        ("score_barker_fallbacks", coins(1), at(Box::new(barker(1)))),
         ("score_hmc_4", leaps(0.3, 4), at(Box::new(ScoreHmc::new(0.3, 4).unwrap()))),
     ]
 }

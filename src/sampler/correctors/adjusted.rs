@@ -72,7 +72,10 @@ impl<T: Real> Adjusted<'_, T> {
         let (log_x, more) = numbers.split_at_mut(logs);
         let (log_y, more) = more.split_at_mut(logs);
         let (ratio, sums) = more.split_at_mut(n);
-        let (known, at, lost) = (self.known, self.at, Vec::new());
+        let (known, at) = (self.known, self.at);
+        let mut indices = cx.take_own::<Vec<usize>>();
+        indices.clear();
+        let lost = std::mem::take(&mut *indices);
         let mut law = InStep { cx, known, at, scratch: own, proposes: false, lost };
         if starts {
             self.evaluate(&mut law, x, s_x, rest_x, log_x);
@@ -110,6 +113,8 @@ impl<T: Real> Adjusted<'_, T> {
         if self.known.is_some() {
             kept.write(log_x, kept_log);
         }
+        *indices = law.lost;
+        cx.return_own(indices);
         cx.return_memory(memory);
         cx.return_scratch(scratch);
         cx.return_numbers(numbers);

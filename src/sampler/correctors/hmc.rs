@@ -2,7 +2,7 @@
 
 use super::evaluate::Evaluate;
 use super::leapfrog::{Leapfrogs, Trajectories};
-use super::metropolis::{InStep, Kept, accepts, scratch_of};
+use super::metropolis::{InStep, Kept, accepts, scratch_of, settle_without_density};
 use super::step_sizes::StepSizes;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::error::{ParameterError, ScoreError};
@@ -231,7 +231,10 @@ fn trajectory<T: Real>(
     let (mut points, mut scores) = ([vector(), vector(), vector()], [vector(), vector(), vector()]);
     let (log_x, more) = numbers.split_at_mut(logs);
     let (log_y, ratio) = more.split_at_mut(logs);
-    let mut law = InStep { cx, known, at, scratch: own, proposes: false, lost: Vec::new() };
+    let mut indices = cx.take_own::<Vec<usize>>();
+    indices.clear();
+    let lost = std::mem::take(&mut *indices);
+    let mut law = InStep { cx, known, at, scratch: own, proposes: false, lost };
     if starts {
         law.score(x, s_x);
         law.log_density(x, log_x);
@@ -246,6 +249,7 @@ fn trajectory<T: Real>(
     let (y, s_y) = (&*points[here], &*scores[here]);
     law.log_density(y, log_y);
     ratio.iter_mut().zip(log_x.iter().zip(&*log_y)).for_each(|(ratio, (x, y))| *ratio += y - x);
+    settle_without_density(log_x, log_y, ratio);
     law.lost.iter().for_each(|&j| ratio[j] = f64::NEG_INFINITY);
     for (j, &ratio) in ratio.iter().enumerate() {
         if accepts(law.cx, j, ratio) {
@@ -260,6 +264,8 @@ fn trajectory<T: Real>(
     if known.is_some() {
         kept.write(log_x, kept_log);
     }
+    *indices = law.lost;
+    cx.return_own(indices);
     cx.return_memory(memory);
     cx.return_scratch(scratch);
     cx.return_numbers(numbers);

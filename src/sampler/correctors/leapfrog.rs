@@ -2,7 +2,7 @@
 
 use super::chain_sums::add_chain_sums;
 use super::evaluate::Evaluate;
-use super::metropolis::Outside;
+use super::metropolis::{Outside, settle_without_density};
 use crate::batch::{Batch, BatchView};
 use crate::error::{ParameterError, ScoreError};
 use crate::real::Real;
@@ -35,7 +35,8 @@ pub struct Trajectories<T: Real> {
     pub ends: Batch<T>,
     /// The momenta there.
     pub momenta: Batch<T>,
-    /// `ln` of the acceptance ratio, one per chain; `-inf` where the step would reject for want of a number, a score or a density.
+    /// `ln` of the acceptance ratio, one per chain; `-inf` where the step would reject for want of a number, a score or a
+    /// density; else `+inf` if there is no density at the start.
     pub log_acceptance: Vec<f64>,
 }
 
@@ -122,6 +123,7 @@ impl Leapfrogs {
         let here = self.run(&mut law, known.is_none(), x, &mut p, (&mut points, &mut scores), &mut ratio);
         law.log_density(points[here], &mut log_y);
         ratio.iter_mut().zip(log_x.iter().zip(&log_y)).for_each(|(ratio, (x, y))| *ratio += y - x);
+        settle_without_density(&log_x, &log_y, &mut ratio);
         law.lost.iter().for_each(|&j| ratio[j] = f64::NEG_INFINITY);
         let ends = Batch::from_column_slice(dim, n, points[here]);
         let momenta = Batch::from_vec(dim, n, p);

@@ -81,9 +81,14 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
             if let Err(error) = known.score_into(self.at, view.columns(j..j + 1), one, self.scratch) {
                 self.cx.fail(j, &error.to_string());
                 out.fill(T::default());
-            } else if !dispatch(AllFinite(out)) {
+            } else if dispatch(AllFinite(out)) {
+                let gradient =
+                    |_, asked: &mut Asked| asked.gradients.push((self.at, as_f64(view.chain(j)), as_f64(out)));
+                self.cx.note(j..j + 1, gradient);
+            } else {
                 if self.proposes {
                     self.lost.push(j);
+                    self.cx.note_lost(&[j]);
                 } else {
                     self.cx.fail(j, "the gradient of the known log-density is not finite");
                 }
@@ -112,6 +117,9 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
                 }
                 *out = 0.0;
             }
+            if *out == f64::NEG_INFINITY {
+                self.cx.note_lost(&[j]);
+            }
             *out = out.max(NO_DENSITY);
         }
         let note = |i: usize, asked: &mut Asked| asked.log_densities.push((self.at, as_f64(view.chain(i)), out[i]));
@@ -119,7 +127,9 @@ impl<T: Real> Evaluate<T> for InStep<'_, '_, T> {
     }
 
     fn call_back(&mut self, x: &[T], y: &mut [T]) {
+        let known = self.lost.len();
         call_back(self.cx.dim(), x, y, &mut self.lost);
+        self.cx.note_lost(&self.lost[known..]);
     }
 }
 
@@ -142,7 +152,12 @@ impl<'a, T: Real> Outside<'a, T> {
         if let Err(error) = model.score_into(self.at, BatchView::of_chains(x, dim, first), view, &mut scratch) {
             self.error.get_or_insert(error);
         }
-        self.lost.extend(out.chunks(dim).enumerate().filter(|(_, out)| !dispatch(AllFinite(out))).map(|(j, _)| j));
+        for (j, out) in out.chunks_mut(dim).enumerate() {
+            if !dispatch(AllFinite(out)) {
+                self.lost.push(j);
+                out.fill(T::default());
+            }
+        }
     }
 }
 
@@ -164,11 +179,17 @@ impl<T: Real> Evaluate<T> for Outside<'_, T> {
         if let Err(error) = known.log_density_into(self.at, x, out, &mut scratch) {
             self.error.get_or_insert(error);
         }
-        if let Some(j) = out.iter().position(|&log| is_bad(log)) {
-            let message = format!("the log-density of chain {} is {}", self.first_chain + j as u64, out[j]);
-            self.error.get_or_insert(ScoreError::model(message));
+        for (j, out) in out.iter_mut().enumerate() {
+            if is_bad(*out) {
+                // as within a step: where there is no score nobody asks for the density
+                if !self.lost.contains(&j) {
+                    let message = format!("the log-density of chain {} is {out}", self.first_chain + j as u64);
+                    self.error.get_or_insert(ScoreError::model(message));
+                }
+                *out = 0.0;
+            }
+            *out = out.max(NO_DENSITY);
         }
-        out.iter_mut().for_each(|out| *out = out.max(NO_DENSITY));
     }
 
     fn call_back(&mut self, x: &[T], y: &mut [T]) {
@@ -214,12 +235,16 @@ pub(super) fn log_acceptance<T: Real>(
     add_chain_sums([x.point, y.point, x.score, y.score], out, |[x, y, s, r]| {
         (s + r) * (near * (s - r) - far * (y - x))
     });
-    // no density at y: never; at x alone: always
-    for ((out, x), y) in out.iter_mut().zip(x.log).zip(y.log) {
+    settle_without_density(x.log, y.log, out);
+}
+
+/// Ratios where there is no density: none at `y` is never accepted, none at `x` alone always.
+pub(super) fn settle_without_density(log_x: &[f64], log_y: &[f64], ratio: &mut [f64]) {
+    for ((ratio, x), y) in ratio.iter_mut().zip(log_x).zip(log_y) {
         if *y == NO_DENSITY {
-            *out = f64::NEG_INFINITY;
+            *ratio = f64::NEG_INFINITY;
         } else if *x == NO_DENSITY {
-            *out = f64::INFINITY;
+            *ratio = f64::INFINITY;
         }
     }
 }

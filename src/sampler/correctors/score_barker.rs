@@ -31,7 +31,7 @@ use crate::sampler::step::AffineStep;
 /// | g(u) - l(u) | <= m(u) = (1/2) B_t |y - x|^3 u (1 - u),     M = int_0^1 m = B_t |y - x|^3 / 12
 /// ```
 /// and then the two-coin algorithm decides with the very probability, from `g` at random points: in rounds, about `exp(M/2)` of
-/// them, each with at most `M` points on average. Every point is an evaluation. If the score is affine, `B_t = 0` does.
+/// them and never more than `exp(M)` on average, each with at most `M` points on average. Every point is an evaluation. If the score is affine, `B_t = 0` does.
 ///
 /// Barker's rule accepts what Metropolis accepts with probability `a <= 1` with at least `a/2`, so chains move at least half as
 /// well. It leaves `p_t` invariant, too.
@@ -168,6 +168,8 @@ impl Rule {
         let (dim, len) = (cx.dim(), x.len());
         let n = len / dim;
         let starts = cx.step_number() == 0;
+        let mut own = cx.take_own::<Buffers>();
+        own.begin(n, self.at);
         let (mut memory, mut scratch, mut numbers) = (cx.take_memory(), cx.take_scratch(), cx.take_numbers(6 * n));
         if scratch.len() < 4 * len {
             scratch.resize(4 * len, T::default());
@@ -178,7 +180,14 @@ impl Rule {
         let room = &mut more[..2 * len];
         let (ratio, more) = numbers.split_at_mut(n);
         let (sums, ends) = more.split_at_mut(2 * n);
-        let mut law = InStep { cx, known: None, at: self.at, scratch: &mut [], proposes: false, lost: Vec::new() };
+        let mut law = InStep {
+            cx,
+            known: None,
+            at: self.at,
+            scratch: &mut [],
+            proposes: false,
+            lost: std::mem::take(&mut own.lost),
+        };
         if starts {
             law.score(x, s_x);
         }
@@ -191,11 +200,11 @@ impl Rule {
         let after = Known { point: y, score: s_y, rest: s_y, log: &[] };
         log_acceptance(&mut law, (self.step, Some(&self.free), false), before, after, (room, sums), ratio);
         let InStep { cx, lost, .. } = law;
+        own.lost = lost;
         let (point, at_point) = room.split_at_mut(len);
-        let (along, times) = (Along::new((x, s_x), (y, s_y), ends), vec![self.at; n]);
-        let mut segments = Segments { rule: self, dim, times, x, y, point, at_point, along, lost };
-        let accepted = segments.decide(cx, ratio);
-        for (j, accepted) in accepted.into_iter().enumerate() {
+        let along = Along::new((x, s_x), (y, s_y), ends);
+        Segments { rule: self, dim, x, y, point, at_point, along }.decide(cx, ratio, &mut own);
+        for (j, &accepted) in own.accepted.iter().enumerate() {
             cx.count_proposal(j, accepted);
             if accepted {
                 let chain = j * dim..(j + 1) * dim;
@@ -206,7 +215,46 @@ impl Rule {
         cx.return_memory(memory);
         cx.return_scratch(scratch);
         cx.return_numbers(numbers);
+        cx.return_own(own);
     }
+}
+
+/// Buffers that are kept from step to step, so that no step allocates.
+#[derive(Debug, Default)]
+struct Buffers {
+    /// The rule's time, for each chain.
+    times: Vec<f64>,
+    coins: Vec<TwoCoin>,
+    /// Where on its segment each chain asks for the score.
+    places: Vec<f64>,
+    /// Columns that go on, and columns that are left to Simpson's rule.
+    open: Vec<usize>,
+    left_open: Vec<usize>,
+    /// Columns that lost their proposals since [`mark_lost`](Self::mark_lost), and all of them.
+    lost: Vec<usize>,
+    is_lost: Vec<bool>,
+    accepted: Vec<bool>,
+}
+
+impl Buffers {
+    /// For a step of `n` chains.
+    fn begin(&mut self, n: usize, at: f64) {
+        refill(&mut self.times, n, at);
+        refill(&mut self.places, n, 0.5);
+        refill(&mut self.is_lost, n, false);
+        refill(&mut self.accepted, n, false);
+        self.coins.clear();
+        [&mut self.open, &mut self.left_open, &mut self.lost].into_iter().for_each(Vec::clear);
+    }
+
+    fn mark_lost(&mut self) {
+        self.lost.drain(..).for_each(|j| self.is_lost[j] = true);
+    }
+}
+
+fn refill<V: Clone>(buffer: &mut Vec<V>, n: usize, value: V) {
+    buffer.clear();
+    buffer.resize(n, value);
 }
 
 /// What is known of `g` along the segments, a number per chain: `g` at the ends, and the cube of the length.
@@ -236,30 +284,25 @@ impl<'a> Along<'a> {
 struct Segments<'a, T> {
     rule: &'a Rule,
     dim: usize,
-    /// The rule's time, for each chain.
-    times: Vec<f64>,
     x: &'a [T],
     y: &'a [T],
     point: &'a mut [T],
     at_point: &'a mut [T],
     along: Along<'a>,
-    /// Columns whose proposals are lost.
-    lost: Vec<usize>,
 }
 
 impl<T: Real> Segments<'_, T> {
     /// Whether each chain accepts. Chains go on side by side, a point each at a time.
-    fn decide(&mut self, cx: &mut StepContext<'_, T>, log_ratios: &[f64]) -> Vec<bool> {
+    fn decide(&mut self, cx: &mut StepContext<'_, T>, log_ratios: &[f64], own: &mut Buffers) {
         let (bound, most) = (self.rule.bound, self.rule.most_points);
-        let mut accepted = vec![false; log_ratios.len()];
         let coins = log_ratios.iter().zip(self.along.cube);
-        let mut coins: Vec<TwoCoin> = coins.map(|(&ratio, cube)| TwoCoin::new(ratio, bound * cube / 12.0)).collect();
-        let mut places = vec![0.5; coins.len()];
-        let mut open: Vec<usize> = (0..coins.len()).filter(|&j| !cx.has_failed(j)).collect();
-        let mut left_open = Vec::new();
+        own.coins.extend(coins.map(|(&ratio, cube)| TwoCoin::new(ratio, bound * cube / 12.0)));
+        own.open.extend((0..log_ratios.len()).filter(|&j| !cx.has_failed(j)));
         loop {
+            own.mark_lost();
+            let Buffers { times, coins, places, open, left_open, lost, is_lost, accepted } = &mut *own;
             open.retain(|&j| {
-                if self.lost.contains(&j) {
+                if is_lost[j] {
                     return false;
                 }
                 match coins[j].next(most, |i| cx.uniform(1 + i, j)) {
@@ -276,7 +319,7 @@ impl<T: Real> Segments<'_, T> {
             if open.is_empty() {
                 break;
             }
-            self.score_at(cx, &open, &places);
+            self.score_at(cx, open, (times, places), lost);
             open.retain(|&j| {
                 let (difference, u) = (self.difference(j, places[j]), places[j]);
                 let allowed = 0.5 * bound * self.along.cube[j] * u * (1.0 - u);
@@ -290,20 +333,26 @@ impl<T: Real> Segments<'_, T> {
             });
         }
         // by Simpson's rule: the trapezoidal one and two thirds of what the middle has beyond the straight line
-        left_open.sort_unstable();
-        left_open.retain(|j| !self.lost.contains(j));
-        places.fill(0.5);
-        self.score_at(cx, &left_open, &places);
-        for j in left_open {
+        own.left_open.sort_unstable();
+        own.left_open.retain(|&j| !own.is_lost[j]);
+        own.places.fill(0.5);
+        self.score_at(cx, &own.left_open, (&own.times, &own.places), &mut own.lost);
+        own.mark_lost();
+        for &j in &own.left_open {
             cx.count_fallback(j);
             let log_ratio = log_ratios[j] + 2.0 / 3.0 * self.difference(j, 0.5);
-            accepted[j] = !self.lost.contains(&j) && cx.uniform(0, j) < barker(log_ratio);
+            own.accepted[j] = !own.is_lost[j] && cx.uniform(0, j) < barker(log_ratio);
         }
-        accepted
     }
 
-    /// The scores of some columns at these places on their segments.
-    fn score_at(&mut self, cx: &mut StepContext<'_, T>, columns: &[usize], places: &[f64]) {
+    /// The scores of some columns at these times, at these places on their segments.
+    fn score_at(
+        &mut self,
+        cx: &mut StepContext<'_, T>,
+        columns: &[usize],
+        (times, places): (&[f64], &[f64]),
+        lost: &mut Vec<usize>,
+    ) {
         let dim = self.dim;
         for run in columns.chunk_by(|a, b| a + 1 == *b) {
             for &j in run {
@@ -313,8 +362,8 @@ impl<T: Real> Segments<'_, T> {
                 self.point[chain].iter_mut().zip(ends).for_each(|(point, (&x, &y))| *point = near * x + far * y);
             }
             let own = run[0] * dim..(run[0] + run.len()) * dim;
-            let (times, point) = (&self.times[..run.len()], &self.point[own.clone()]);
-            cx.score_proposals_at_times_into(times, run[0], point, &mut self.at_point[own], &mut self.lost);
+            let (times, point) = (&times[..run.len()], &self.point[own.clone()]);
+            cx.score_proposals_at_times_into(times, run[0], point, &mut self.at_point[own], lost);
         }
     }
 

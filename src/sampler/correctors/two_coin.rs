@@ -9,7 +9,8 @@
 //! no deadly point: yes if towards is +, no if it is -.     Else another round.
 //! ```
 //! A round survives with probability `exp((+- int d - int m)/2)`, so yes and no are in the ratio `e^(L0 + int d)`. Both coins
-//! take half of the exponent: it takes about `exp(int m / 2)` rounds, where a coin for one side alone takes `exp(int m)`.
+//! take half of the exponent: if `int d` is small, it takes about `exp(int m / 2)` rounds on average, where a coin for one side alone
+//! takes `exp(int m)`. It never takes more than `exp(int m)` on average, since `|int d| <= int m`.
 //! When the ends of the segment change places, so do yes and no, in all that is drawn.
 //!
 //! Here `m(u)` is proportional to `u (1 - u)`, what a linear interpolant may be off by. Its points have the law of the median
@@ -20,9 +21,9 @@ use crate::math::portable::{exp, ln};
 /// Uniform numbers per event: the side, the distance to the point, three for its place, and whether it is deadly.
 const PER_EVENT: usize = 6;
 
-/// Uniform numbers that a decision of at most so many events may ask for.
-pub(super) fn uniforms(most_events: usize) -> usize {
-    PER_EVENT * most_events
+/// Uniform numbers that a decision of at most so many points may ask for: each is an event, and so is the end.
+pub(super) fn uniforms(most_points: usize) -> usize {
+    PER_EVENT * (most_points + 1)
 }
 
 /// `1/(1 + e^-L)`: with this probability something is accepted that Metropolis accepts with probability `min(1, e^L)`.
@@ -37,8 +38,8 @@ pub(super) struct TwoCoin {
     log_ratio: f64,
     /// `int m`.
     points: f64,
-    /// Steps of the Poisson process so far.
-    events: usize,
+    /// Points that were asked for so far, in all rounds.
+    asked: usize,
     /// The side of the present round, and what is left of the process.
     round: Option<(bool, f64)>,
 }
@@ -50,28 +51,31 @@ pub(super) enum Next {
     Point(f64),
     /// Nothing: it has been taken.
     Decided(bool),
-    /// More events than are allowed.
+    /// More points than are allowed.
     Exhausted,
 }
 
 impl TwoCoin {
     pub fn new(log_ratio: f64, points: f64) -> Self {
-        Self { log_ratio, points, events: 0, round: None }
+        Self { log_ratio, points, asked: 0, round: None }
     }
 
     /// Goes on to the next point.
-    pub fn next(&mut self, most_events: usize, uniform: impl Fn(usize) -> f64) -> Next {
+    pub fn next(&mut self, most_points: usize, uniform: impl Fn(usize) -> f64) -> Next {
         // one round would take more on average
-        if self.events == most_events || self.points.is_nan() || self.points > most_events as f64 {
+        if self.points.is_nan() || self.points > most_points as f64 {
             return Next::Exhausted;
         }
-        let first = PER_EVENT * self.events;
-        self.events += 1;
+        let first = PER_EVENT * self.asked;
         let (towards, left) = self.round.unwrap_or_else(|| (uniform(first) < barker(self.log_ratio), self.points));
         let left = left + ln(uniform(first + 1));
         if left <= 0.0 {
             return Next::Decided(towards);
         }
+        if self.asked == most_points {
+            return Next::Exhausted;
+        }
+        self.asked += 1;
         self.round = Some((towards, left));
         let [a, b, c] = [2, 3, 4].map(|i| uniform(first + i));
         Next::Point(a.min(b).max(a.max(b).min(c)))
@@ -81,7 +85,7 @@ impl TwoCoin {
     pub fn answer(&mut self, share: f64, uniform: impl Fn(usize) -> f64) {
         if let Some((towards, _)) = self.round {
             let survival = 0.5 * if towards { 1.0 + share } else { 1.0 - share };
-            if uniform(PER_EVENT * (self.events - 1) + 5) >= survival {
+            if uniform(PER_EVENT * (self.asked - 1) + 5) >= survival {
                 self.round = None;
             }
         }
@@ -96,14 +100,14 @@ mod tests {
     const TRIALS: u64 = 40_000;
 
     /// How often the answer is yes, no, and none, for `d(u) = size u (1 - u) sin(7 u)` and `m(u) = bound u (1 - u)`.
-    fn answers(log_ratio: f64, size: f64, bound: f64, most_events: usize) -> [f64; 3] {
+    fn answers(log_ratio: f64, size: f64, bound: f64, most_points: usize) -> [f64; 3] {
         let (field, stream) = (NoiseField::new(17), Stream { phase: Phase::CorrectorChoice, node: 0 });
         let mut counts = [0.0; 3];
         for trial in 0..TRIALS {
             let uniform = |i: usize| field.uniform_at(stream, trial, i as u64);
             let mut coin = TwoCoin::new(log_ratio, bound / 6.0);
             let answer = loop {
-                match coin.next(most_events, uniform) {
+                match coin.next(most_points, uniform) {
                     Next::Point(u) => coin.answer((size / bound * (7.0 * u).sin()).clamp(-1.0, 1.0), uniform),
                     Next::Decided(yes) => break usize::from(!yes),
                     Next::Exhausted => break 2,
@@ -139,19 +143,31 @@ mod tests {
         }
     }
 
+    /// `M = 1`, and one point. A round has none with probability `1/e`, and one with the same. A point survives with probability
+    /// `(1 +- r)/2`, where `r` is the mean of `d/m` at it. So one answer is given with probability
+    ///
+    /// ```text
+    /// (towards it) ((1 + (1 + r)/2)/e) + (a point that is deadly, whatever comes after it) (towards it) / e
+    /// ```
     #[test]
-    fn few_events_leave_decisions_open() {
+    fn few_points_leave_decisions_open() {
         let [yes, no, none] = answers(0.3, 5.0, 6.0, 1);
-        // the first event ends the round: no point at all
-        let empty = (-1.0_f64).exp();
-        let error = (empty * (1.0 - empty) / TRIALS as f64).sqrt();
-        assert!((yes + no - empty).abs() < 5.0 * error && (none - 1.0 + empty).abs() < 5.0 * error);
-        assert!((yes - empty * barker(0.3)).abs() < 5.0 * error);
-        // more points on average than events are allowed: not begun
+        let (empty, r, plus) = ((-1.0_f64).exp(), 5.0 * integral(1000), barker(0.3));
+        let minus = 1.0 - plus;
+        let deadly = (1.0 - empty) * 0.5 * (plus * (1.0 - r) + minus * (1.0 + r));
+        let expected = |towards: f64, r: f64| empty * towards * (1.0 + 0.5 * (1.0 + r) + deadly);
+        let (yes_expected, no_expected) = (expected(plus, r), expected(minus, -r));
+        for (share, expected) in [(yes, yes_expected), (no, no_expected), (none, 1.0 - yes_expected - no_expected)] {
+            let error = (expected * (1.0 - expected) / TRIALS as f64).sqrt();
+            assert!((share - expected).abs() < 5.0 * error, "{share} {expected} {error}");
+            // the twin: the end of a round is taken for a point, so that there is room for none
+            assert!((yes + no - empty).abs() > 50.0 * error);
+        }
+        // more points on average than are allowed: not begun
         assert_eq!(answers(0.3, 1.0, 100.0, 16), [0.0, 0.0, 1.0]);
         // no bound, no point
         let mut coin = TwoCoin::new(f64::NEG_INFINITY, 0.0);
-        assert_eq!(coin.next(1, |_| 0.999), Next::Decided(false));
+        assert_eq!(coin.next(0, |_| 0.999), Next::Decided(false));
         assert_eq!(TwoCoin::new(0.0, f64::NAN).next(8, |_| 0.5), Next::Exhausted);
     }
 }

@@ -165,6 +165,64 @@ def metropolis(name, record, differences):
             differences.close(row.state, x)
 
 
+def sigmoid(v):
+    return 1 / (1 + math.exp(-v))
+
+
+def two_coins(uniforms, log_ratio, mean, most, off):
+    """Whether the two coins accept; None if they may not decide. `off` gives what g has beyond the straight line, and its bound."""
+    if mean > most:
+        return None
+    asked, left = 0, None
+    while True:
+        drawn = [uniforms.get(1 + 6 * asked + i) for i in range(6)]
+        if left is None:
+            towards, left = drawn[0] < sigmoid(log_ratio), mean
+        left += math.log(drawn[1])
+        if left <= 0:
+            return towards
+        if asked == most:
+            return None
+        difference, allowed = off(sorted(drawn[2:5])[1])
+        if abs(difference) > allowed + 1e-12:
+            return None
+        share = difference / allowed
+        if drawn[5] >= (1 + share if towards else 1 - share) / 2:
+            left = None
+        asked += 1
+
+
+def barker(name, record, differences):
+    """ScoreBarker."""
+    settings, fallbacks, points = record["settings"], 0, 0
+    for table, x, rows in steps(record):
+        b, g = langevin_coefficients(settings, table["nodes"][0])
+        s_x = rows[0].score(x)
+        for row in rows:
+            y = x + b * s_x + g * row.noise[0]
+            s_y, v = row.score(y), y - x
+            at_x, at_y, cube = np.dot(s_x, v), np.dot(s_y, v), np.dot(v, v) ** 1.5
+
+            def off(u):
+                nonlocal points
+                points += 1
+                beyond = np.dot(row.score(x + u * v), v) - ((1 - u) * at_x + u * at_y)
+                return beyond, settings["bound"] * cube * u * (1 - u) / 2
+
+            log_ratio = (at_x + at_y) / 2 + log_of_proposals(x, y, s_x, s_y, b, g)
+            mean = settings["bound"] * cube / 12
+            accepted = two_coins(row.uniforms, log_ratio, mean, settings["most_points"], off)
+            if accepted is None:  # Simpson's rule
+                fallbacks += 1
+                accepted = row.uniforms[0] < sigmoid(log_ratio + 2 / 3 * off(0.5)[0])
+            differences.same(accepted, row.accepted[0])
+            if accepted:
+                x, s_x = y, s_y
+            differences.close(row.state, x)
+    # both records are of what their names say
+    differences.same((fallbacks > 0, points > 0), (name.endswith("fallbacks"), True))
+
+
 def parabola(x0, x1, x2, s0, s1, s2):
     a, b = x1 - x0, x2 - x1
     return (np.dot(s0, 3 * a - b) + 4 * np.dot(s1, a + b) + np.dot(s2, 3 * b - a)) / 6
@@ -607,6 +665,7 @@ READERS = [
     ("mala", metropolis),
     ("pcn_langevin", metropolis),
     ("score_metropolis", metropolis),
+    ("score_barker", barker),
     ("hmc", hamiltonian),
     ("score_hmc", hamiltonian),
     ("snr_langevin", snr_langevin),
