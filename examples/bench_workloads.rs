@@ -9,7 +9,7 @@
 mod workloads;
 
 use std::process::{Command, ExitCode};
-use workloads::{NAMES, Problem, Scale, Shape, Target, problems, scaling, thread_counts, time};
+use workloads::{NAMES, Problem, Scale, Shape, Target, problems, scaling, thread_counts, time, time_beside};
 
 const HELP: &str = "\
 Prints nanoseconds per coordinate-step of the workloads W1 to W9, in f32 and f64, on one and two threads.
@@ -101,6 +101,12 @@ impl<'a> Timed<'a> {
         Self { threads, repetitions, coordinate_steps, work: Box::new(work), measured: Measured(Vec::new()) }
     }
 
+    /// Two of them at once that know nothing of each other, as if one of them had done the work of both in that time.
+    fn measure_beside(&mut self, other: &mut Self) {
+        let all = time_beside(self.repetitions, [&mut self.work, &mut other.work]).as_secs_f64();
+        self.measured.0.push(1e9 * all / (2.0 * self.repetitions as f64 * self.coordinate_steps));
+    }
+
     fn measure(&mut self) {
         let all = time(self.threads, self.repetitions, &mut self.work).as_secs_f64();
         self.measured.0.push(1e9 * all / (self.repetitions as f64 * self.coordinate_steps));
@@ -114,12 +120,13 @@ fn print_workloads(options: &Options) {
     }
     println!("nanoseconds per coordinate-step; one thread (1) or two (2); the floors are f32 on one thread");
     println!(
-        "{:<24} {:>22} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>8} {:>8} {:>7} {:>7}",
+        "{:<24} {:>22} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>8} {:>8} {:>7} {:>7}",
         "",
         "dim x chains, steps",
         "f32 (1)",
         "f32 (2)",
         "speed-up",
+        "machine",
         "f64 (1)",
         "f64/f32",
         "noise",
@@ -148,6 +155,7 @@ fn print_row(single: &Problem<f32>, double: &Problem<f64>, repeats: usize) {
     ];
     let mut one = run(1);
     let mut two = thread_counts().contains(&2).then(|| run(2));
+    let mut pair = [run(1), run(1)];
     let mut wide = Timed::new(shape, 1, || drop(double.run()));
     for _ in 0..repeats {
         // the noise floor stands next to the run that it is compared with
@@ -156,21 +164,25 @@ fn print_row(single: &Problem<f32>, double: &Problem<f64>, repeats: usize) {
         if let Some(two) = &mut two {
             two.measure();
         }
+        let [first, second] = &mut pair;
+        first.measure_beside(second);
         floors[1].measure();
         floors[2].measure();
         wide.measure();
     }
     let [noise, score, copy] = floors.map(|timed| timed.measured);
+    let [Timed { measured: pair, .. }, _] = pair;
     let (one, wide, two) = (one.measured, wide.measured, two.map(|timed| timed.measured));
     let number = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
     let percent = |value: f64| format!("{:.0}%", 100.0 * value);
     println!(
-        "{:<24} {:>22} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>8} {:>8} {:>7} {:>7}",
+        "{:<24} {:>22} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>8} {:>8} {:>7} {:>7}",
         format!("{} {}", single.name, single.what),
         shape.to_string(),
         number(Some(one.best()), 2),
         number(two.as_ref().map(Measured::best), 2),
         number(two.as_ref().map(|two| one.over(two)), 2),
+        number(Some(one.over(&pair)), 2),
         number(Some(wide.best()), 2),
         number(Some(wide.over(&one)), 2),
         number((single.noise_vectors > 0).then(|| noise.best()), 2),

@@ -20,7 +20,8 @@ use std::f64::consts::TAU;
 use std::fmt;
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// The names of the workloads.
@@ -364,24 +365,40 @@ fn means(dim: usize, k: usize) -> Vec<Vec<f64>> {
 #[cfg(feature = "rayon")]
 pub fn time(threads: usize, repetitions: u64, mut work: impl FnMut() + Send) -> Duration {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-    pool.install(|| {
-        let begin = Instant::now();
-        for _ in 0..repetitions {
-            work();
-        }
-        begin.elapsed()
-    })
+    pool.install(|| time_here(repetitions, &mut work))
 }
 
 /// The time of `repetitions` calls; without rayon there is one thread.
 #[cfg(not(feature = "rayon"))]
 pub fn time(threads: usize, repetitions: u64, mut work: impl FnMut() + Send) -> Duration {
     assert_eq!(threads, 1, "this build has one thread");
+    time_here(repetitions, &mut work)
+}
+
+fn time_here(repetitions: u64, mut work: impl FnMut()) -> Duration {
     let begin = Instant::now();
     for _ in 0..repetitions {
         work();
     }
     begin.elapsed()
+}
+
+/// The mean time of two pieces of work that start together, each on one thread, and know nothing of each other: what the
+/// machine itself loses when both of its cores are busy.
+pub fn time_beside(repetitions: u64, works: [&mut (dyn FnMut() + Send); 2]) -> Duration {
+    let start = Barrier::new(works.len());
+    let n = works.len() as u32;
+    thread::scope(|scope| {
+        let all = works.map(|work| {
+            scope.spawn(|| {
+                time(1, 1, || {
+                    start.wait();
+                });
+                time(1, repetitions, work)
+            })
+        });
+        all.into_iter().map(|one| one.join().expect("the work")).sum::<Duration>()
+    }) / n
 }
 
 /// The numbers of threads that this build can be measured on.
