@@ -374,23 +374,30 @@ fn a_run_of_wide_states_holds_little_more_than_its_output() {
     }
 }
 
-/// What a thread holds of few and very wide states, in chains: a tile of 256 KiB or one chain, a score for each of its
-/// chains, and room for the two constants of a Gaussian. All threads share those constants as prepared for some nodes: 256
-/// KiB, or one node's.
+/// What a thread holds of few and very wide states: a tile of 256 KiB or one chain, a score for each of its chains, and what the
+/// score model needs. All threads share what it prepares for some nodes: 256 KiB, or one node's, or up to 1 MiB if each of
+/// them then prepares a node. A Gaussian prepares nothing in so many coordinates.
 #[test]
 fn a_run_of_few_wide_states_holds_its_output_and_a_tile_per_thread() {
-    fn check<T: Real>(n: usize, dim: usize) {
+    fn check<T: Real>(n: usize, dim: usize, score: Score<T>) {
+        let chain = dim * size_of::<T>();
+        let tile = (256 * 1024 / chain).max(1);
+        let (scratch, node) = (score.scratch_len(tile) * size_of::<T>(), score.prepared_len() * size_of::<T>());
+        let sampler = euler::<T>(score, 4);
         for threads in [1, 2] {
-            let (held, output) = peak::<T>(threads, n, dim);
-            let chain = dim * size_of::<T>();
-            let prepared = (256 * 1024).max(2 * chain);
-            let room = (threads * ((256 * 1024 / chain).max(1) + 2) * chain + prepared + (1 << 16)) as f64;
-            assert!(held <= output + room, "{threads} threads, {n} chains, dimension {dim}: {}", held / output);
+            let held = measured(threads, || drop(black_box(sampler.sample_seeded(n, 1).unwrap()))).bytes_max;
+            let shared = if threads * node <= 1 << 20 { threads * node } else { 0 };
+            let prepared = if node == 0 { 0 } else { node.max(256 * 1024).max(shared) };
+            let room = n * chain + threads * (tile * chain + scratch) + prepared + (1 << 16);
+            assert!(held as usize <= room, "{threads} threads, {n} chains, dimension {dim}: {held} bytes of {room}");
         }
     }
-    check::<f32>(20, 12_288);
-    check::<f64>(20, 12_288);
-    check::<f32>(3, 100_000);
+    check::<f32>(20, 12_288, standard(12_288));
+    check::<f64>(20, 12_288, standard(12_288));
+    check::<f32>(3, 100_000, standard(100_000));
+    for dim in [12_288, 50_000] {
+        check::<f32>(6, dim, exact(GaussianMixture::isotropic(&[1.0; 4], &points(dim, 4), &[0.1; 4]).unwrap()));
+    }
 }
 
 #[test]

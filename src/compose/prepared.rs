@@ -2,12 +2,17 @@
 
 use super::program::Program;
 use crate::grid::TimeGrid;
+use crate::parallel::{n_threads, pieces_done};
 use crate::real::Real;
 use crate::score::ScoreModel;
 use std::ops::Range;
 
 /// Bytes that are kept at once, or one node's if it takes more: a run then works in stretches, all tiles together.
 const ROOM: usize = 256 * 1024;
+
+/// As much is kept if that lets every thread prepare a node: stretches of one node would leave all threads but one idle while
+/// it is prepared.
+const SHARED_ROOM: usize = 4 * ROOM;
 
 /// The constants of some neighbouring nodes.
 #[derive(Debug)]
@@ -40,18 +45,13 @@ impl<T: Real> Prepared<T> {
         let first = program.place(steps.start).node;
         if !self.nodes.contains(&first) {
             let last = program.place(steps.end - 1).node;
-            let count = (ROOM / len.saturating_mul(size_of::<T>())).clamp(1, last - first + 1);
-            (self.nodes, self.len) = (first..first, len);
+            let bytes = len.saturating_mul(size_of::<T>());
+            let count = (ROOM / bytes).max((SHARED_ROOM / bytes).min(n_threads())).clamp(1, last - first + 1);
             self.numbers.clear();
             self.numbers.reserve_exact(count * len);
-            for &t in &grid.nodes()[first..first + count] {
-                let begin = self.numbers.len();
-                self.numbers.resize(begin + len, T::default());
-                if model.prepare(t, &mut self.numbers[begin..]).is_err() {
-                    break;
-                }
-                self.nodes.end += 1;
-            }
+            self.numbers.resize(count * len, T::default());
+            let node = |i: usize, numbers: &mut [T]| model.prepare(grid.node(first + i), numbers).is_ok();
+            (self.nodes, self.len) = (first..first + pieces_done(&mut self.numbers, len, node), len);
         }
         steps.end.min(program.first_step_at(self.nodes.end.max(first + 1)))
     }

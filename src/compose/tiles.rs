@@ -1,6 +1,7 @@
 //! Tiles: chains that a thread takes through the steps together.
 
 use crate::batch::BatchViewMut;
+use crate::parallel::n_threads;
 use crate::real::Real;
 
 /// Chains per tile, with `chain` bytes each: enough to fill vector registers and threads, few enough for states and scores
@@ -60,18 +61,6 @@ pub(super) fn for_each_tile<T: Real, W: Send, R: Send + Default>(
     let mut beside = beside.chunks_mut(beside_len);
     let tiles = x.as_mut_slice().chunks_mut(len).enumerate();
     tiles.map(|(i, x)| one(&mut buffers, i, x, beside.next().unwrap_or_default())).fold(R::default(), merge)
-}
-
-/// Threads that share the tiles.
-fn n_threads() -> usize {
-    #[cfg(feature = "rayon")]
-    {
-        rayon::current_num_threads()
-    }
-    #[cfg(not(feature = "rayon"))]
-    {
-        1
-    }
 }
 
 #[cfg(test)]
