@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
 
+use score_diffusion::composition::{MixtureOfModels, ProductOfModels};
+use score_diffusion::guidance::{ClippedRatio, DensityRatio, LogRatio, Tilted};
 use score_diffusion::nalgebra::{Cholesky, DMatrix, DVector};
 use score_diffusion::prelude::*;
 use score_diffusion::score::LogDensity;
@@ -123,4 +125,42 @@ fn log_densities_are_those_of_the_formula() {
             }
         }
     }
+}
+
+/// Compositions take the logarithms of their parts in groups of chains; where a group ends does not show.
+#[test]
+fn compositions_have_the_bits_of_their_points() {
+    let known = |mean: f64, variance: f64| {
+        ExactScore::new(Gaussian::isotropic(vec![mean], variance).unwrap(), OrnsteinUhlenbeck).cast::<f32>()
+    };
+    let many: Vec<_> = (0..600).map(|k| known(0.01 * f64::from(k), 0.5)).collect();
+    let ratio = || ClippedRatio::new(DensityRatio::new(known(1.0, 0.5), known(-1.0, 0.7)).unwrap(), 1.0).unwrap();
+    let models: Vec<Box<dyn LogDensity<Scalar = f32>>> = vec![
+        Box::new(MixtureOfModels::new(vec![known(1.0, 0.5), known(-1.0, 0.7)], vec![1.0, 2.0]).unwrap()),
+        // more parts than a group has room for
+        Box::new(MixtureOfModels::new(many, vec![1.0; 600]).unwrap()),
+        Box::new(ProductOfModels::weighted(vec![known(1.0, 0.5), known(-1.0, 0.7)], vec![1.0, 0.3]).unwrap()),
+        Box::new(Tilted::new(known(0.0, 1.0), ratio()).unwrap()),
+    ];
+    let x: Vec<f32> = points(1, 1100, 2).concat().into_iter().map(|x| x as f32).collect();
+    let column = |j: usize| BatchView::new(&x[j..j + 1], 1).unwrap();
+    for (k, model) in models.iter().enumerate() {
+        let x = BatchView::new(if k == 1 { &x[..30] } else { &x }, 1).unwrap();
+        let (logs, scores) = (model.log_density(0.3, x).unwrap(), model.score(0.3, x).unwrap());
+        for (j, log) in logs.iter().enumerate() {
+            assert!(same(*log, model.log_density(0.3, column(j)).unwrap()[0]), "model {k}, chain {j}");
+            let score = model.score(0.3, column(j)).unwrap()[0];
+            assert!(score == scores[j], "model {k}, chain {j}: {score}, {}", scores[j]);
+        }
+    }
+    // a ratio that is clipped has gradients by groups, too
+    let gradients = |x: &[f32]| {
+        let (mut out, mut scratch) = (vec![0.0; x.len()], vec![0.0; ratio().scratch_len(x.len())]);
+        let view = BatchViewMut::new(&mut out, 1).unwrap();
+        ratio().gradient_into(0.3, BatchView::new(x, 1).unwrap(), view, &mut scratch).unwrap();
+        out
+    };
+    let all = gradients(&x);
+    assert!(all.contains(&0.0) && all.iter().any(|&g| g != 0.0), "some are clipped");
+    (0..x.len()).for_each(|j| assert_eq!(gradients(&x[j..j + 1])[0], all[j]));
 }
