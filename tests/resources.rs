@@ -314,7 +314,8 @@ fn adaptive_rules_allocate_once() {
             assert_eq!(rough.0, fine.0, "{:?}", made(0.1));
             // the last has several tiles
             for (n, dim) in [(1, 3), (300, 3), (40, 3072)] {
-                let (few, many) = (of(n, dim, 0.1, 2), of(n, dim, 0.1, 4));
+                let steps = steps_for(dim);
+                let (few, many) = (of(n, dim, 0.1, steps), of(n, dim, 0.1, 2 * steps));
                 assert_eq!(few.0, many.0, "{:?}, {n} chains in dimension {dim}", made(0.1));
             }
         }

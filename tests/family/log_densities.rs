@@ -1,8 +1,6 @@
 //! Log-densities of the laboratory's laws at any time: many chains at once are the same bits as one after the other, and both
 //! agree with the formula.
 
-#![allow(clippy::disallowed_methods, reason = "tests compare with std's functions")]
-
 use score_diffusion::composition::{MixtureOfModels, ProductOfModels};
 use score_diffusion::guidance::{ClippedRatio, DensityRatio, LogRatio, Tilted};
 use score_diffusion::nalgebra::{Cholesky, DMatrix, DVector};
