@@ -175,15 +175,16 @@ pub(super) fn begin_interval<T: Real>(
 /// What a chain that did not arrive has to say.
 pub(crate) fn complaint(end: End, clock: &NoiseRatio<'_>, accuracy: &Accuracy) -> Option<String> {
     let Accuracy { relative, absolute, max_steps, .. } = accuracy;
-    let asked = format!("relative = {relative:e}, absolute = {absolute:e}");
+    let asked = || format!("relative = {relative:e}, absolute = {absolute:e}");
     match end {
+        // nothing is written for the chains that are well: this is asked of each after each interval
         End::Arrived => None,
         End::OutOfSteps(q) => {
-            let t = clock.at(q).0;
+            let (t, asked) = (clock.at(q).0, asked());
             Some(format!("its max_steps = {max_steps} adaptive steps only took it to t = {t} ({asked})"))
         }
         End::NoStep(q) => {
-            let t = clock.at(q).0;
+            let (t, asked) = (clock.at(q).0, asked());
             Some(format!("at t = {t} no step that f64 can tell from 0 is as accurate as {asked} asks for"))
         }
     }
