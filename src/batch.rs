@@ -27,6 +27,37 @@ pub(crate) fn zeros<T: Real>(dim: usize, n: usize) -> Result<Batch<T>, Parameter
     Ok(DMatrix::from_vec(dim, n, data))
 }
 
+/// Makes a buffer hold `n` copies of a value. It allocates only where it never held as many.
+pub(crate) fn refill<V: Clone>(buffer: &mut Vec<V>, n: usize, value: V) {
+    buffer.clear();
+    buffer.resize(n, value);
+}
+
+/// Does something for `n` chains in groups, which have room for `per_chain` numbers for each chain: 512 on the stack. More are
+/// allocated, if a chain or what is asked wishes for more, in chains.
+pub(crate) fn in_groups<E>(
+    n: usize,
+    per_chain: usize,
+    wish: Option<usize>,
+    mut work: impl FnMut(Range<usize>, &mut [f64]) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut few, mut many) = ([0.0; 512], Vec::new());
+    let (per_chain, wish) = (per_chain.max(1), wish.unwrap_or(1).clamp(1, n.max(1)));
+    let fits = few.len() / per_chain;
+    let (group, room) = if wish <= fits {
+        (fits, &mut few[..])
+    } else {
+        many.resize(wish * per_chain, 0.0);
+        (wish, &mut many[..])
+    };
+    for first in (0..n).step_by(group) {
+        let chains = first..n.min(first + group);
+        let len = chains.len() * per_chain;
+        work(chains, &mut room[..len])?;
+    }
+    Ok(())
+}
+
 /// A view of a matrix; of one without rows, an empty view of height 1.
 pub(crate) fn view_of<T: Real>(batch: &Batch<T>) -> BatchView<'_, T> {
     BatchView { data: batch.as_slice(), dim: batch.nrows().max(1), first_chain: 0 }

@@ -4,10 +4,12 @@
 //! Runs are made on a pool of their own whose threads are counted from their first breath to their last.
 
 use allocation_counter::{AllocationInfo, measure};
+use score_diffusion::composition::{MixtureOfModels, ProductOfModels};
+use score_diffusion::guidance::{ClippedRatio, DensityRatio, Tilted};
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
-    AdaptiveDpmSolver, AdaptiveFlow, AdaptiveSde, Hmc, LangevinStep, Mala, ScoreBarker, ScoreHmc, ScoreMetropolis,
-    StepSizes, ThirdDerivativeBound,
+    AdaptiveDpmSolver, AdaptiveFlow, AdaptiveSde, Hmc, Inpainted, KnownCoordinates, LangevinStep, Mala, PcnLangevin,
+    RePaint, ScoreBarker, ScoreHmc, ScoreMetropolis, StepSizes, ThirdDerivativeBound,
 };
 use score_diffusion::score::LogDensity;
 use std::hint::black_box;
@@ -71,38 +73,50 @@ fn standard<T: Real>(dim: usize) -> Score<T> {
     exact(Gaussian::standard(dim).unwrap())
 }
 
-/// A score of each family that the crate has.
-fn scores<T: Real>(dim: usize) -> Vec<(&'static str, Score<T>)> {
-    let mut scores = vec![
-        ("Gaussian", standard(dim)),
+/// A model of each law and composition whose log-density is known.
+fn models<T: Real>(dim: usize) -> Vec<(&'static str, Box<dyn LogDensity<Scalar = T>>)> {
+    fn exact<T: Real>(law: impl Law + 'static) -> Box<dyn LogDensity<Scalar = T>> {
+        Box::new(ExactScore::new(law, OrnsteinUhlenbeck).cast::<T>())
+    }
+    let standard = || exact::<T>(Gaussian::standard(dim).unwrap());
+    let wide = || exact::<T>(Gaussian::isotropic(vec![0.1; dim], 2.0).unwrap());
+    let ratio = ClippedRatio::new(DensityRatio::new(standard(), wide()).unwrap(), 3.0).unwrap();
+    let mut models = vec![
+        ("Gaussian", standard()),
         ("isotropic", exact(GaussianMixture::isotropic(&[1.0; 3], &points(dim, 3), &[0.1; 3]).unwrap())),
         ("diagonal", exact(GaussianMixture::diagonal(&[1.0; 3], &points(dim, 3), &vec![vec![0.1; dim]; 3]).unwrap())),
-        ("empirical", exact(Empirical::new(&points(dim, 5).concat(), dim).unwrap())),
+        // more components than the sum of a log-density keeps
+        ("empirical", exact(Empirical::new(&points(dim, 20).concat(), dim).unwrap())),
         (
             "product",
             exact(Product::new(vec![GaussianMixture::isotropic(&[1.0], &points(1, 1), &[0.1]).unwrap(); dim]).unwrap()),
         ),
-        (
-            "projected, counted, perturbed",
-            Box::new(
-                ProjectedScore::ball(
-                    PerturbedScore::shifted(Counted::new(standard::<T>(dim)), vec![0.1; dim]).unwrap(),
-                    OrnsteinUhlenbeck,
-                    vec![0.0; dim],
-                    9.0,
-                )
-                .unwrap(),
-            ),
-        ),
+        ("mixture of models", Box::new(MixtureOfModels::new(vec![standard(), wide()], vec![1.0, 2.0]).unwrap())),
+        ("product of models", Box::new(ProductOfModels::weighted(vec![standard(), wide()], vec![1.0, 0.5]).unwrap())),
+        ("tilted", Box::new(Tilted::new(standard(), ratio).unwrap())),
     ];
     if dim <= 64 {
         let tilted =
             score_diffusion::nalgebra::DMatrix::from_fn(dim, dim, |i, j| if i == j { 0.5 } else { 0.1 / dim as f64 });
-        scores.push((
+        models.push((
             "full",
             exact(GaussianMixture::full(&[1.0; 2], &points(dim, 2), &[tilted.clone(), tilted]).unwrap()),
         ));
     }
+    models
+}
+
+/// A score of each family that the crate has.
+fn scores<T: Real>(dim: usize) -> Vec<(&'static str, Score<T>)> {
+    let projected = ProjectedScore::ball(
+        PerturbedScore::shifted(Counted::new(standard::<T>(dim)), vec![0.1; dim]).unwrap(),
+        OrnsteinUhlenbeck,
+        vec![0.0; dim],
+        9.0,
+    );
+    let mut scores: Vec<(&'static str, Score<T>)> =
+        vec![("projected, counted, perturbed", Box::new(projected.unwrap()))];
+    scores.extend(models(dim).into_iter().map(|(what, model)| (what, Box::new(model) as Score<T>)));
     scores
 }
 
@@ -183,9 +197,7 @@ impl<T: Real> Predictor<T> for Heun {
 /// Rules without coefficients that accept or reject.
 fn metropolis_rules() -> Vec<Made<dyn Corrector<f64>>> {
     vec![
-        || Box::new(Mala::new(0.1, Bowl).unwrap()),
         || Box::new(ScoreMetropolis::new(LangevinStep::langevin(StepSizes::constant(0.1).unwrap()))),
-        || Box::new(Hmc::new(0.1, 3, Bowl).unwrap()),
         || Box::new(ScoreHmc::new(0.1, 2).unwrap()),
         || {
             let step = LangevinStep::langevin(StepSizes::constant(0.1).unwrap());
@@ -200,10 +212,39 @@ fn metropolis_rules() -> Vec<Made<dyn Corrector<f64>>> {
     ]
 }
 
-/// The standard normal law in three dimensions at every time. (`ExactScore` makes the law of the time for its log-density.)
-struct Bowl;
+/// Rules that accept or reject by a known log-density.
+fn rules_with_a_density<T: Real>(dim: usize, model: usize) -> Vec<Box<dyn Corrector<T>>> {
+    let known = || models::<T>(dim).swap_remove(model).1;
+    vec![
+        Box::new(Mala::new(0.1, known()).unwrap()),
+        Box::new(PcnLangevin::new(0.1, known()).unwrap()),
+        Box::new(Hmc::new(0.1, 3, known()).unwrap()),
+    ]
+}
 
-impl ScoreModel for Bowl {
+#[test]
+fn no_allocation_per_step_whatever_the_log_density() {
+    fn check<T: Real>() {
+        for (n, dim) in [(1, 3), (7, 3), (300, 3), (3, 100)] {
+            for (model, (what, _)) in models::<T>(dim).into_iter().enumerate() {
+                for rule in 0..3 {
+                    let make = |steps| {
+                        let corrector = rules_with_a_density(dim, model).swap_remove(rule);
+                        sampler(standard(dim), Box::new(EulerMaruyama), corrector, steps)
+                    };
+                    no_allocation_per_step::<T>(&format!("rule {rule}, {what}"), make, n, dim);
+                }
+            }
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+/// A standard normal law that makes a list whenever it is asked for its log-density.
+struct Wasteful;
+
+impl ScoreModel for Wasteful {
     type Scalar = f64;
     fn dim(&self) -> usize {
         3
@@ -220,12 +261,21 @@ impl ScoreModel for Bowl {
     }
 }
 
-impl LogDensity for Bowl {
+impl LogDensity for Wasteful {
     fn log_density_into(&self, _: f64, x: BatchView<f64>, out: &mut [f64], _: &mut [f64]) -> Result<(), ScoreError> {
-        let log = |x: &[f64]| -0.5 * x.iter().map(|x| x * x).sum::<f64>();
-        out.iter_mut().zip(x.as_slice().chunks(3)).for_each(|(out, x)| *out = log(x));
+        let squares: Vec<f64> = x.chains().map(|x| x.iter().map(|x| x * x).sum()).collect();
+        out.iter_mut().zip(black_box(squares)).for_each(|(out, square)| *out = -0.5 * square);
         Ok(())
     }
+}
+
+#[test]
+fn a_log_density_that_allocates_is_seen() {
+    let make =
+        |steps| sampler(standard(3), Box::new(EulerMaruyama), Box::new(Mala::new(0.1, Wasteful).unwrap()), steps);
+    let (once, twice) = once_and_twice::<f64>(make, 7, 3);
+    // once for the proposals of each step; where the chains stand, it is known but at the first
+    assert_eq!(twice - once, steps_for(3) as u64);
 }
 
 #[test]
@@ -238,25 +288,79 @@ fn no_allocation_per_step_where_proposals_are_rejected() {
     }
 }
 
-/// As often for an accuracy that takes many more steps within the interval.
+/// Rules whose chains choose their own steps.
+fn adaptive_rules<T: Real>(tolerance: f64) -> Vec<Box<dyn Predictor<T>>> {
+    vec![
+        Box::new(AdaptiveFlow::new(tolerance, tolerance).unwrap()),
+        Box::new(AdaptiveDpmSolver::new(tolerance, tolerance).unwrap()),
+        Box::new(AdaptiveSde::new(tolerance, tolerance).unwrap()),
+    ]
+}
+
+/// As often for an accuracy that takes many more steps within the interval, and for twice the intervals.
 #[test]
-fn adaptive_rules_allocate_per_interval_and_not_per_step() {
-    type OfTolerance = fn(f64) -> Box<dyn Predictor<f64>>;
-    let rules: [OfTolerance; 3] = [
-        |tolerance| Box::new(AdaptiveFlow::new(tolerance, tolerance).unwrap()),
-        |tolerance| Box::new(AdaptiveDpmSolver::new(tolerance, tolerance).unwrap()),
-        |tolerance| Box::new(AdaptiveSde::new(tolerance, tolerance).unwrap()),
-    ];
-    for rule in rules {
-        let of = |tolerance: f64| {
-            let sampler = sampler(standard(3), rule(tolerance), Box::new(OuSplit::new(0.1).unwrap()), 1);
-            let mut evaluations = 0;
-            let run = || evaluations = sampler.sample_seeded(7, 1).unwrap().report().evaluations.total();
-            (allocations(run), evaluations)
+fn adaptive_rules_allocate_once() {
+    fn check<T: Real>() {
+        for rule in 0..3 {
+            let made = |tolerance: f64| adaptive_rules::<T>(tolerance).swap_remove(rule);
+            let of = |n: usize, dim: usize, tolerance: f64, steps: usize| {
+                let sampler = sampler(standard(dim), made(tolerance), Box::new(OuSplit::new(0.1).unwrap()), steps);
+                let mut evaluations = 0;
+                let run = || evaluations = sampler.sample_seeded(n, 1).unwrap().report().evaluations.total();
+                (allocations(run), evaluations)
+            };
+            let (rough, fine) = (of(7, 3, 0.1, 1), of(7, 3, 1e-3, 1));
+            assert!(rough.0 > 0 && rough.1 < fine.1, "{:?}: {rough:?} {fine:?}", made(0.1));
+            assert_eq!(rough.0, fine.0, "{:?}", made(0.1));
+            // the last has several tiles
+            for (n, dim) in [(1, 3), (300, 3), (40, 3072)] {
+                let steps = steps_for(dim);
+                let (few, many) = (of(n, dim, 0.1, steps), of(n, dim, 0.1, 2 * steps));
+                assert_eq!(few.0, many.0, "{:?}, {n} chains in dimension {dim}", made(0.1));
+            }
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+/// A rule that makes a list in each of its steps.
+#[derive(Debug)]
+struct WastefulRule;
+
+impl Predictor<f64> for WastefulRule {
+    fn noise_vectors(&self) -> usize {
+        0
+    }
+    fn predict(&self, _: &mut StepContext<'_, f64>, _: Interval, mut x: BatchViewMut<'_, f64>) {
+        let copy = black_box(x.as_slice().to_vec());
+        x.as_mut_slice().copy_from_slice(&copy);
+    }
+}
+
+#[test]
+fn a_rule_that_allocates_in_its_step_is_seen() {
+    let make = |steps| sampler(standard(2), Box::new(WastefulRule), Box::new(OuSplit::new(0.1).unwrap()), steps);
+    let (once, twice) = once_and_twice::<f64>(make, 7, 2);
+    assert_eq!(twice - once, steps_for(2) as u64);
+}
+
+/// Steps that are affine within the rule.
+#[test]
+fn no_allocation_per_step_where_coordinates_are_known() {
+    for (n, dim) in [(1, 2), (7, 64), (1000, 2)] {
+        let make = |steps| {
+            let known = KnownCoordinates::new(dim, &[1], &[0.5]).unwrap();
+            let inpainted = Inpainted::new(ExponentialIntegrator::DenoiserHeld, known);
+            let repaint = RePaint::new(inpainted.clone(), 1).unwrap();
+            let schedule = Schedule::PerNode(repaint.journeys(steps, 2));
+            let grid = TimeGrid::uniform(1.0, 1e-3, steps).unwrap();
+            let sampler = PredictorCorrector::new(standard(dim), grid).unwrap();
+            let predictor: Box<dyn Predictor<f64>> = Box::new(inpainted);
+            let corrector: Box<dyn Corrector<f64>> = Box::new(repaint);
+            sampler.with_predictor(predictor).unwrap().with_corrector(corrector, schedule).unwrap()
         };
-        let (rough, fine) = (of(0.1), of(1e-3));
-        assert!(rough.0 > 0 && rough.1 < fine.1, "{:?}: {rough:?} {fine:?}", rule(0.1));
-        assert_eq!(rough.0, fine.0, "{:?}", rule(0.1));
+        no_allocation_per_step("inpainting", make, n, dim);
     }
 }
 

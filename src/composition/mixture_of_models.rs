@@ -1,11 +1,12 @@
 //! [`MixtureOfModels`]: mixtures of the laws that several models stand for.
 
 use super::parts::{Asked, Factor, Parts};
-use crate::batch::{BatchView, BatchViewMut};
+use crate::batch::{BatchView, BatchViewMut, in_groups};
 use crate::error::{ParameterError, ScoreError};
 use crate::math::portable::{exp, ln};
 use crate::real::Real;
-use crate::score::{Divergence, LogDensity, ScoreModel, for_equal_times};
+use crate::score::{Divergence, LogDensity, ScoreModel, check_scratch, for_equal_times};
+use std::ops::Range;
 
 /// The mixture of the laws of several models whose densities are known.
 ///
@@ -129,25 +130,29 @@ impl<M: LogDensity> MixtureOfModels<M> {
         if n == 0 {
             return Ok(());
         }
-        let mut shares = vec![0.0; n * self.parts.models.len()];
-        let mut totals = vec![0.0; n];
+        check_scratch(self.scratch_len(n), scratch)?;
+        let parts = self.parts.models.len();
+        let (shares, scratch) = scratch.split_at_mut(n * parts);
+        let mut share = |t: f64, chains: Range<usize>| {
+            in_groups(chains.len(), parts + 1, self.preferred_tile(), |group, room| {
+                let group = chains.start + group.start..chains.start + group.end;
+                let (own, totals) = room.split_at_mut(group.len() * parts);
+                self.shares_into(t, x.columns(group.clone()), own, totals, scratch)?;
+                for (all, own) in shares.chunks_exact_mut(n).zip(own.chunks_exact(group.len())) {
+                    all[group.clone()].iter_mut().zip(own).for_each(|(to, &share)| *to = M::Scalar::of(share));
+                }
+                Ok(())
+            })
+        };
         match asked {
-            Asked::At(t) | Asked::Prepared(t, _) => self.shares_into(*t, x, &mut shares, &mut totals, scratch)?,
+            Asked::At(t) | Asked::Prepared(t, _) => share(*t, 0..n)?,
             Asked::AtTimes(times) => {
                 ParameterError::same("the list of times", "elements, one per chain", n, times.len())?;
-                let mut room = vec![0.0; shares.len()];
-                for_equal_times(times, |t, chains| {
-                    let own = &mut room[..chains.len() * self.parts.models.len()];
-                    let totals = &mut totals[chains.clone()];
-                    self.shares_into(t, x.columns(chains.clone()), own, totals, scratch)?;
-                    for (all, own) in shares.chunks_exact_mut(n).zip(own.chunks_exact(chains.len())) {
-                        all[chains.clone()].copy_from_slice(own);
-                    }
-                    Ok(())
-                })?;
+                for_equal_times(times, share)?;
             }
         }
-        let factor = |i: usize| Some(&shares[i * n..(i + 1) * n]).filter(|own| own.iter().any(|&w| w != 0.0));
+        let none = M::Scalar::default();
+        let factor = |i: usize| Some(&shares[i * n..(i + 1) * n]).filter(|own| own.iter().any(|&w| w != none));
         self.parts.sum_into(asked, x, out, scratch, |i| factor(i).map(Factor::PerChain))
     }
 }
@@ -162,8 +167,10 @@ impl<M: LogDensity> ScoreModel for MixtureOfModels<M> {
     fn dim(&self) -> usize {
         self.parts.dim()
     }
+    /// What a part needs, and the shares.
     fn scratch_len(&self, n_chains: usize) -> usize {
-        self.parts.scratch_len(n_chains).max(self.parts.log_density_scratch_len(n_chains))
+        let of_parts = self.parts.scratch_len(n_chains).max(self.parts.log_density_scratch_len(n_chains));
+        of_parts.saturating_add(n_chains.saturating_mul(self.parts.models.len()))
     }
     fn score_into(
         &self,
@@ -217,11 +224,9 @@ impl<M: LogDensity> LogDensity for MixtureOfModels<M> {
         scratch: &mut [M::Scalar],
     ) -> Result<(), ScoreError> {
         ParameterError::same("the output", "elements, one per chain", x.n_chains(), out.len())?;
-        if out.is_empty() {
-            return Ok(());
-        }
-        let mut logs = vec![0.0; out.len() * self.parts.models.len()];
-        self.joint_logs_into(t, x, &mut logs, out, scratch)
+        in_groups(out.len(), self.parts.models.len(), self.preferred_tile(), |chains, logs| {
+            self.joint_logs_into(t, x.columns(chains.clone()), logs, &mut out[chains], scratch)
+        })
     }
 }
 

@@ -69,8 +69,11 @@ impl<M: ScoreModel> Parts<M> {
         x: BatchView<'_, M::Scalar>,
         mut out: BatchViewMut<'_, M::Scalar>,
         scratch: &mut [M::Scalar],
-        factor: impl Fn(usize) -> Option<Factor<'f>>,
-    ) -> Result<(), ScoreError> {
+        factor: impl Fn(usize) -> Option<Factor<'f, M::Scalar>>,
+    ) -> Result<(), ScoreError>
+    where
+        M::Scalar: 'f,
+    {
         check_shapes(self.dim(), x, &out)?;
         check_scratch(self.scratch_len(x.n_chains()), scratch)?;
         if let Asked::Prepared(_, prepared) = asked {
@@ -94,8 +97,8 @@ impl<M: ScoreModel> Parts<M> {
                 Factor::PerChain(w) => {
                     for ((out, score), &w) in out.chains_mut().zip(score.chunks_exact(self.dim())).zip(w) {
                         // a part without a share may have no score there
-                        if w != 0.0 {
-                            dispatch(AddScaled { w: M::Scalar::of(w), score, out });
+                        if w != M::Scalar::default() {
+                            dispatch(AddScaled { w, score, out });
                         }
                     }
                 }
@@ -112,11 +115,11 @@ impl<M: LogDensity> Parts<M> {
 }
 
 /// What a part's score is multiplied by.
-pub(super) enum Factor<'a> {
+pub(super) enum Factor<'a, T> {
     /// The same number for all chains.
     Same(f64),
     /// A number for each chain.
-    PerChain(&'a [f64]),
+    PerChain(&'a [T]),
 }
 
 /// `out <- out + w score`

@@ -1,7 +1,7 @@
 //! [`ProductOfModels`]: weighted sums of scores, which stand for products of powers of densities.
 
 use super::parts::{Asked, Factor, Parts};
-use crate::batch::{BatchView, BatchViewMut};
+use crate::batch::{BatchView, BatchViewMut, in_groups};
 use crate::error::{ParameterError, ScoreError};
 use crate::score::{Divergence, LogDensity, ScoreModel};
 
@@ -187,13 +187,15 @@ impl<M: LogDensity> LogDensity for ProductOfModels<M> {
         scratch: &mut [M::Scalar],
     ) -> Result<(), ScoreError> {
         ParameterError::same("the output", "elements, one per chain", x.n_chains(), out.len())?;
-        let mut own = vec![0.0; out.len()];
-        out.fill(0.0);
-        for (model, &w) in self.parts.models.iter().zip(&self.parts.numbers).filter(|(_, w)| **w != 0.0) {
-            model.log_density_into(t, x, &mut own, scratch)?;
-            out.iter_mut().zip(&own).for_each(|(out, own)| *out += w * own);
-        }
-        Ok(())
+        in_groups(out.len(), 1, self.preferred_tile(), |chains, own| {
+            let (x, out) = (x.columns(chains.clone()), &mut out[chains]);
+            out.fill(0.0);
+            for (model, &w) in self.parts.models.iter().zip(&self.parts.numbers).filter(|(_, w)| **w != 0.0) {
+                model.log_density_into(t, x, own, scratch)?;
+                out.iter_mut().zip(&*own).for_each(|(out, own)| *out += w * own);
+            }
+            Ok(())
+        })
     }
 }
 

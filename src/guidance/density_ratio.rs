@@ -1,7 +1,7 @@
 //! [`DensityRatio`]: the log-ratio of two models that know their densities.
 
 use super::log_ratio::{LogRatio, check_logs};
-use crate::batch::{BatchView, BatchViewMut};
+use crate::batch::{BatchView, BatchViewMut, in_groups};
 use crate::error::{ParameterError, ScoreError};
 use crate::real::Real;
 use crate::score::{LogDensity, check_scratch, check_shapes};
@@ -84,7 +84,6 @@ impl<P: LogDensity, Q: LogDensity<Scalar = P::Scalar>> LogRatio for DensityRatio
         dispatch(Subtract { other, out: out.as_mut_slice() });
         Ok(())
     }
-    /// Makes one list of `n` numbers.
     fn log_ratio_into(
         &self,
         t: f64,
@@ -94,11 +93,13 @@ impl<P: LogDensity, Q: LogDensity<Scalar = P::Scalar>> LogRatio for DensityRatio
     ) -> Result<(), ScoreError> {
         check_logs(self.dim(), x, out)?;
         check_scratch(self.scratch_len(x.n_chains()), scratch)?;
-        let mut other = vec![0.0; out.len()];
-        self.q.log_density_into(t, x, &mut other, scratch)?;
-        self.p.log_density_into(t, x, out, scratch)?;
-        out.iter_mut().zip(&other).for_each(|(out, q)| *out -= q);
-        Ok(())
+        in_groups(out.len(), 1, self.preferred_tile(), |chains, other| {
+            let (x, out) = (x.columns(chains.clone()), &mut out[chains]);
+            self.q.log_density_into(t, x, other, scratch)?;
+            self.p.log_density_into(t, x, out, scratch)?;
+            out.iter_mut().zip(&*other).for_each(|(out, q)| *out -= q);
+            Ok(())
+        })
     }
     fn preferred_tile(&self) -> Option<usize> {
         self.p.preferred_tile()

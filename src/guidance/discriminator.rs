@@ -1,7 +1,7 @@
 //! Logits of trained discriminators: [`ClippedRatio`] bounds them, [`LabelNoiseCorrected`] takes label noise out of them.
 
 use super::log_ratio::{LogRatio, check_logs};
-use crate::batch::{BatchView, BatchViewMut};
+use crate::batch::{BatchView, BatchViewMut, in_groups};
 use crate::error::{ParameterError, ScoreError};
 use crate::math::portable::{exp, ln};
 use crate::real::Real;
@@ -264,7 +264,6 @@ fn both_into<R: LogRatio>(
 
 macro_rules! transformed_log_ratio {
     ($name:ident) => {
-        /// Gradients need the logarithms, so a call makes one list of `n` numbers.
         impl<R: LogRatio> LogRatio for $name<R> {
             type Scalar = R::Scalar;
             fn dim(&self) -> usize {
@@ -277,11 +276,15 @@ macro_rules! transformed_log_ratio {
                 &self,
                 t: f64,
                 x: BatchView<'_, R::Scalar>,
-                out: BatchViewMut<'_, R::Scalar>,
+                mut out: BatchViewMut<'_, R::Scalar>,
                 scratch: &mut [R::Scalar],
             ) -> Result<(), ScoreError> {
-                let mut logs = vec![0.0; x.n_chains()];
-                self.log_ratio_and_gradient_into(t, x, &mut logs, out, scratch)
+                // gradients need the logarithms
+                check_shapes(self.dim(), x, &out)?;
+                in_groups(x.n_chains(), 1, self.preferred_tile(), |chains, logs| {
+                    let (x, out) = (x.columns(chains.clone()), out.columns_mut(chains));
+                    self.log_ratio_and_gradient_into(t, x, logs, out, scratch)
+                })
             }
             fn log_ratio_into(
                 &self,

@@ -3,7 +3,7 @@
 use super::guidance_weight::GuidanceWeight;
 use super::log_ratio::LogRatio;
 use super::strength::Strength;
-use crate::batch::{BatchView, BatchViewMut};
+use crate::batch::{BatchView, BatchViewMut, in_groups};
 use crate::error::{ParameterError, ScoreError};
 use crate::grid::Interval;
 use crate::real::Real;
@@ -183,7 +183,7 @@ impl<S: LogDensity, R: LogRatio<Scalar = S::Scalar>> LogDensity for Tilted<S, R>
     fn log_density_scratch_len(&self, n_chains: usize) -> usize {
         self.model.log_density_scratch_len(n_chains).max(self.ratio.scratch_len(n_chains))
     }
-    /// `ln p_t(x) + w(t) ln r_t(x)`, up to a constant. Makes one list of `n` numbers.
+    /// `ln p_t(x) + w(t) ln r_t(x)`, up to a constant.
     fn log_density_into(
         &self,
         t: f64,
@@ -193,11 +193,13 @@ impl<S: LogDensity, R: LogRatio<Scalar = S::Scalar>> LogDensity for Tilted<S, R>
     ) -> Result<(), ScoreError> {
         self.model.log_density_into(t, x, out, scratch)?;
         let weight = self.strength.at(t)?;
-        if weight != 0.0 {
-            let mut logs = vec![0.0; out.len()];
-            self.ratio.log_ratio_into(t, x, &mut logs, scratch)?;
-            out.iter_mut().zip(&logs).for_each(|(out, log)| *out += weight * log);
+        if weight == 0.0 {
+            return Ok(());
         }
-        Ok(())
+        in_groups(out.len(), 1, self.ratio.preferred_tile(), |chains, logs| {
+            self.ratio.log_ratio_into(t, x.columns(chains.clone()), logs, scratch)?;
+            out[chains].iter_mut().zip(&*logs).for_each(|(out, log)| *out += weight * log);
+            Ok(())
+        })
     }
 }

@@ -31,7 +31,6 @@ use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::Transition;
 use crate::real::Real;
 use crate::simd::dispatch;
-use crate::softmax::log_sum_exp;
 use nalgebra::{DMatrix, DVector};
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
@@ -205,7 +204,7 @@ impl Components {
         }
     }
 
-    fn basis_of(&self, k: usize) -> &[f64] {
+    pub fn basis_of(&self, k: usize) -> &[f64] {
         let d2 = self.dim * self.dim;
         &self.bases[k * d2..(k + 1) * d2]
     }
@@ -262,36 +261,6 @@ impl Components {
     pub fn has_density(&self, at: Transition) -> bool {
         // rounding keeps the order, so the least variance is the least afterwards
         at.scale * at.scale * self.least_variance + at.variance > 0.0
-    }
-
-    /// `(ln w_k + ln N(x; m_k, C_k))_k`, or `None` without a density.
-    fn log_terms(&self, x: &[f64]) -> Option<Vec<f64>> {
-        let d = self.dim;
-        if x.len() != d || !self.has_density(Transition { scale: 1.0, variance: 0.0 }) {
-            return None;
-        }
-        let half_ln_tau = 0.5 * ln(std::f64::consts::TAU);
-        let terms = (0..self.len()).map(|k| {
-            let mut term = ln(self.weights[k]);
-            for i in 0..d {
-                let y = match self.shape {
-                    Shape::Isotropic | Shape::Diagonal => x[i] - self.mean_of(k)[i],
-                    Shape::Full => {
-                        let q = &self.basis_of(k)[i * d..(i + 1) * d];
-                        q.iter().zip(x.iter().zip(self.mean_of(k))).map(|(q, (x, m))| q * (x - m)).sum()
-                    }
-                };
-                let v = self.variance_of(k, i);
-                let standardised = y / v.sqrt();
-                term -= half_ln_tau + 0.5 * ln(v) + 0.5 * (standardised * standardised);
-            }
-            term
-        });
-        Some(terms.collect())
-    }
-
-    pub fn log_density(&self, x: &[f64]) -> Option<f64> {
-        self.log_terms(x).map(|terms| log_sum_exp(&terms))
     }
 
     /// Column `j` of `out` is sample `first_chain + j`. Draws 0..d are its normals; the component is chosen by a

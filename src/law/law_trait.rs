@@ -74,6 +74,23 @@ pub trait Law: Clone + Debug + Send + Sync {
         Some(out)
     }
 
+    /// Writes `ln p(x)` for the chains of a batch, for `p` the density of `scale X + N(0, variance I)`.
+    ///
+    /// This is what [`ExactScore`](crate::score::ExactScore) calls after its checks; call
+    /// [`LogDensity::log_density`](crate::score::LogDensity::log_density). The default makes the law of that level and asks it
+    /// for [`log_density`](Self::log_density), chain by chain. The laws of this crate need no such law, and allocate nothing.
+    ///
+    /// # Panics
+    /// May panic if the shapes do not fit. Where [`has_density`](Self::has_density) is false the result has no meaning.
+    fn diffused_log_density_into<T: Real>(&self, at: Transition, x: BatchView<'_, T>, out: &mut [f64]) {
+        let law = self.diffused(at);
+        let mut point = vec![0.0; x.dim()];
+        for (x, out) in x.chains().zip(out) {
+            point.iter_mut().zip(x).for_each(|(to, from)| *to = from.as_f64());
+            *out = law.log_density(&point).unwrap_or(f64::NAN);
+        }
+    }
+
     /// The Laplacian of `ln p(x)`, which is the divergence of the score, for `p` the density of
     /// `scale X + N(0, variance I)`; `None` if there is no density or `x` has not `d` coordinates.
     ///

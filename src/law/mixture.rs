@@ -221,6 +221,9 @@ impl Law for GaussianMixture {
     fn log_density(&self, x: &[f64]) -> Option<f64> {
         self.components.log_density(x)
     }
+    fn diffused_log_density_into<T: Real>(&self, at: Transition, x: BatchView<'_, T>, out: &mut [f64]) {
+        self.components.log_densities_into(at, x, out);
+    }
     fn diffused_laplacian(&self, at: Transition, x: &[f64]) -> Option<f64> {
         self.components.laplacian(at, x)
     }

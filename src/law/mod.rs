@@ -14,6 +14,7 @@ mod lanes;
 mod laplacian;
 mod law_trait;
 mod linear_observation;
+mod log_densities;
 mod many_coordinates;
 mod mixture;
 mod posterior;

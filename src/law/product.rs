@@ -139,6 +139,21 @@ impl<L: Law> Law for Product<L> {
         }
         self.blocks().map(|(at, law)| law.log_density(&x[at..at + law.dim()])).sum()
     }
+    /// Chain by chain, as the coordinates of a block lie side by side in one chain alone.
+    fn diffused_log_density_into<T: Real>(&self, at: Transition, x: BatchView<'_, T>, out: &mut [f64]) {
+        for (x, out) in x.chains().zip(out) {
+            *out = 0.0;
+            for (begin, law) in self.blocks() {
+                let mut own = [0.0];
+                law.diffused_log_density_into(
+                    at,
+                    BatchView::of_chains(&x[begin..begin + law.dim()], law.dim(), 0),
+                    &mut own,
+                );
+                *out += own[0];
+            }
+        }
+    }
     fn diffused_laplacian(&self, at: Transition, x: &[f64]) -> Option<f64> {
         if x.len() != self.dim() {
             return None;

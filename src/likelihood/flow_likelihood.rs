@@ -9,7 +9,7 @@ use crate::batch::{Batch, BatchView};
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::law::{Gaussian, Law};
-use crate::math::dormand_prince::{Accuracy, Chains};
+use crate::math::dormand_prince::{Accuracy, Chains, Room};
 use crate::math::portable::ln;
 use crate::metrics::MonteCarloMean;
 use crate::noise::NoiseField;
@@ -260,12 +260,14 @@ impl<F: ForwardProcess> FlowLikelihood<F> {
         let mut flow = TileFlow::new(model, trace, tile, clock);
         let columns: Vec<usize> = (0..n).collect();
         let ways = (clock.clean(), clock.noisy());
-        let courses = Chains { y: &mut y, dim, extra }.solve(&columns, ways, &self.accuracy, &mut flow)?;
+        let mut room = Room::default();
+        Chains { y: &mut y, dim, extra }.solve(&columns, ways, &self.accuracy, &mut flow, &mut room)?;
         let mut results = Vec::with_capacity(n);
         let mut ends = Vec::with_capacity(n * dim);
         let level = |at: crate::process::Transition| ln(at.scale * at.scale + at.variance);
         let shift = 0.5 * dim as f64 * (level(end) - level(begin));
-        for (j, course) in courses.iter().enumerate() {
+        for j in 0..n {
+            let course = room.course(j);
             if let Some(reason) = complaint(course.end, &clock, &self.accuracy) {
                 // after whatever the model may say
                 let error = LikelihoodError::Flow { point: tile.first_chain + j as u64, reason };

@@ -5,6 +5,7 @@
 //! looked at again. So a chain's steps, and its bits, do not depend on its neighbours.
 
 use super::portable::{exp, ln};
+use crate::batch::refill;
 use crate::error::ParameterError;
 
 /// Nodes: where in the step each stage stands.
@@ -189,8 +190,29 @@ pub(crate) struct Chains<'a> {
     pub extra: usize,
 }
 
+/// Buffers of [`Chains::solve`]: whoever keeps them from call to call allocates them once. A call reads nothing that another one
+/// left.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    walkers: Vec<Walker>,
+    /// The slopes of all stages.
+    slopes: Vec<f64>,
+    point: Vec<f64>,
+    at: Vec<f64>,
+    live: Vec<usize>,
+    /// Slopes and trial steps for the first steps.
+    trials: Vec<(f64, f64)>,
+}
+
+impl Room {
+    /// How the equation of the chain in column `j` was solved.
+    pub fn course(&self, j: usize) -> Course {
+        self.walkers[j].course
+    }
+}
+
 /// What is known of a chain on its way.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Walker {
     at: f64,
     step: f64,
@@ -202,25 +224,30 @@ struct Walker {
 }
 
 impl Chains<'_> {
-    /// Solves the equations of the chains in these columns from `from` to `to`.
+    /// Solves the equations of the chains in these columns from `from` to `to`; the room has their courses afterwards.
     pub fn solve<S: Slopes>(
         &mut self,
         columns: &[usize],
         (from, to): (f64, f64),
         accuracy: &Accuracy,
         slopes: &mut S,
-    ) -> Result<Vec<Course>, S::Error> {
+        room: &mut Room,
+    ) -> Result<(), S::Error> {
         let rows = self.dim + self.extra;
         let (len, n) = (self.y.len(), self.y.len() / rows);
         let course = Course { accepted: 0, rejected: 0, extra_error: 0.0, end: End::Arrived };
         let fresh = Walker { at: from, step: 0.0, errors: [1.0; 3], shrunk: false, last: false, course };
-        let mut walkers = vec![fresh; n];
-        let (mut k, mut point, mut at) = (vec![0.0; STAGES * len], vec![0.0; len], vec![from; n]);
-        let mut live = columns.to_vec();
-        slopes.write(&live, &at, self.y, &mut k[..len])?;
-        self.first_steps(&live, (from, to), accuracy, slopes, (&mut walkers, &mut k, &mut point, &mut at))?;
+        refill(&mut room.walkers, n, fresh);
+        refill(&mut room.at, n, from);
+        room.slopes.resize(STAGES * len, 0.0);
+        room.point.resize(len, 0.0);
+        room.live.clear();
+        room.live.extend_from_slice(columns);
+        slopes.write(&room.live, &room.at, self.y, &mut room.slopes[..len])?;
+        self.first_steps((from, to), accuracy, slopes, room)?;
+        let Room { walkers, slopes: k, point, at, live, .. } = room;
         while !live.is_empty() {
-            for &j in &live {
+            for &j in &*live {
                 let walker = &mut walkers[j];
                 // a step that would leave next to nothing for the last one goes all the way
                 walker.last = walker.step.abs() * 1.01 >= (to - walker.at).abs();
@@ -230,7 +257,7 @@ impl Chains<'_> {
             }
             for stage in 1..STAGES {
                 let (known, next) = k.split_at_mut(stage * len);
-                for &j in &live {
+                for &j in &*live {
                     let Walker { at: begin, step, last, .. } = walkers[j];
                     at[j] = if last && NODES[stage] == 1.0 { to } else { begin + NODES[stage] * step };
                     let rows = j * rows..(j + 1) * rows;
@@ -239,12 +266,12 @@ impl Chains<'_> {
                         *p = y + step * add_up(weights, known, len, r);
                     }
                 }
-                slopes.write(&live, &at, &point, &mut next[..len])?;
+                slopes.write(live, at, point, &mut next[..len])?;
             }
             live.retain(|&j| {
                 let own = j * rows..(j + 1) * rows;
                 let walker = &mut walkers[j];
-                let (error, extra_error) = self.error(j, walker.step, &k, &point, accuracy);
+                let (error, extra_error) = self.error(j, walker.step, k, point, accuracy);
                 let accepted = error <= 1.0;
                 slopes.tried(j, accepted);
                 let mut factor = if error.is_finite() {
@@ -284,18 +311,18 @@ impl Chains<'_> {
                 true
             });
         }
-        Ok(columns.iter().map(|&j| walkers[j].course).collect())
+        Ok(())
     }
 
     /// The first step of each chain by Hairer's rule: from the sizes of state, slope and the slope's change over a trial step.
     fn first_steps<S: Slopes>(
         &self,
-        live: &[usize],
         (from, to): (f64, f64),
         accuracy: &Accuracy,
         slopes: &mut S,
-        (walkers, k, point, at): (&mut [Walker], &mut [f64], &mut [f64], &mut [f64]),
+        room: &mut Room,
     ) -> Result<(), S::Error> {
+        let Room { walkers, slopes: k, point, at, live, trials } = room;
         let (rows, len, length) = (self.dim + self.extra, self.y.len(), (to - from).abs());
         let size = |j: usize, v: &dyn Fn(usize) -> f64| {
             let state = j * rows..j * rows + self.dim;
@@ -305,21 +332,21 @@ impl Chains<'_> {
             });
             (squares.sum::<f64>() / self.dim as f64).sqrt()
         };
-        let mut sizes = vec![(0.0, 0.0); walkers.len()];
+        refill(trials, walkers.len(), (0.0, 0.0));
         let (first, after) = k.split_at_mut(len);
-        for &j in live {
+        for &j in &*live {
             let (state, slope) = (size(j, &|r| self.y[r]), size(j, &|r| first[r]));
             let trial = if state < 1e-5 || slope < 1e-5 { 1e-6 * length } else { 0.01 * state / slope };
             let trial = trial.min(length).copysign(to - from);
-            sizes[j] = (slope, trial);
+            trials[j] = (slope, trial);
             at[j] = if trial.abs() == length { to } else { from + trial };
             for r in j * rows..(j + 1) * rows {
                 point[r] = self.y[r] + trial * first[r];
             }
         }
         slopes.write(live, at, point, &mut after[..len])?;
-        for &j in live {
-            let (slope, trial) = sizes[j];
+        for &j in &*live {
+            let (slope, trial) = trials[j];
             let bend = size(j, &|r| after[r] - first[r]) / trial.abs();
             let steepest = slope.max(bend);
             let step = if steepest <= 1e-15 {
@@ -387,10 +414,10 @@ mod tests {
         let accuracy = Accuracy { relative: tolerance, absolute: 0.0, control: StepControl::INTEGRAL, max_steps };
         let mut y: Vec<f64> = rates.iter().flat_map(|_| [1.0, 1.0]).collect();
         let columns: Vec<usize> = (0..rates.len()).collect();
-        let mut slopes = Linear(rates.to_vec(), 0);
-        let courses =
-            Chains { y: &mut y, dim: 1, extra: 1 }.solve(&columns, (0.0, 3.0), &accuracy, &mut slopes).unwrap();
-        (y, courses, slopes.1)
+        let (mut slopes, mut room) = (Linear(rates.to_vec(), 0), Room::default());
+        let mut chains = Chains { y: &mut y, dim: 1, extra: 1 };
+        chains.solve(&columns, (0.0, 3.0), &accuracy, &mut slopes, &mut room).unwrap();
+        (y, columns.iter().map(|&j| room.course(j)).collect(), slopes.1)
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod grids;
 mod guidance;
 mod hutch;
 mod likelihood;
+mod log_densities;
 mod lost_proposals;
 mod multistep;
 mod predictors;

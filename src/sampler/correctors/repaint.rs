@@ -108,17 +108,29 @@ impl<P> RePaint<P> {
     where
         P: Predictor<T>,
     {
-        let grid = TimeGrid::from_nodes(cx.grid().nodes()[node - self.jump..=node].to_vec())?;
-        let (process, inner) = (cx.process(), self.predictor.predictor());
-        let back = process.transition(grid.early_stop(), grid.horizon());
+        let (process, inner, begin) = (cx.process(), self.predictor.predictor(), node - self.jump);
+        let run = cx.grid();
+        let back = process.transition(run.node(node), run.node(begin));
         let (q, tau) = (T::of(back.scale), T::of(back.std_dev()));
         dispatch(Forward { q, tau, z: cx.noise(0), x: x.as_mut_slice() });
         let own = inner.noise_vectors();
+        // the journey's own grid, for a predictor that looks around
+        let mut journey = None;
         for i in 0..self.jump {
-            let site = StepSite::new(process, &grid, i);
-            let (part, first) = (Part::new(inner, &site)?, 1 + i * (own + 1));
-            cx.within(i as u64, first, own, |cx| part.run(inner, &site, cx, x.reborrow()));
-            self.known().write(process.marginal(grid.node(i + 1)), cx.noise(first + own), x.reborrow());
+            let over = run.interval(begin + i);
+            let part = match Part::affine(inner, process, over)? {
+                Some(part) => part,
+                None => {
+                    let grid = match &journey {
+                        Some(grid) => grid,
+                        None => journey.insert(TimeGrid::from_nodes(run.nodes()[begin..=node].to_vec())?),
+                    };
+                    Part::new(inner, &StepSite::new(process, grid, i))?
+                }
+            };
+            let first = 1 + i * (own + 1);
+            cx.within(i as u64, first, own, |cx| part.run(inner, over, cx, x.reborrow()));
+            self.known().write(process.marginal(over.to()), cx.noise(first + own), x.reborrow());
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::line_integral::{LineIntegral, Quadrature};
 use super::metropolis::{InStep, Known, log_acceptance};
 use super::third_derivative::ThirdDerivativeBound;
 use super::two_coin::{self, Next, TwoCoin, barker};
-use crate::batch::BatchViewMut;
+use crate::batch::{BatchViewMut, refill};
 use crate::error::ParameterError;
 use crate::process::ForwardProcess;
 use crate::real::Real;
@@ -250,11 +250,6 @@ impl Buffers {
     fn mark_lost(&mut self) {
         self.lost.drain(..).for_each(|j| self.is_lost[j] = true);
     }
-}
-
-fn refill<V: Clone>(buffer: &mut Vec<V>, n: usize, value: V) {
-    buffer.clear();
-    buffer.resize(n, value);
 }
 
 /// What is known of `g` along the segments, a number per chain: `g` at the ends, and the cube of the length.

@@ -1,8 +1,8 @@
 //! [`AdaptiveDpmSolver`]: DPM-Solver-12 and DPM-Solver-23, with steps that each chain chooses for itself.
 
-use super::adaptive_flow::{Flow, complaint};
+use super::adaptive_flow::{Flow, FlowBuffers, begin_interval, complaint};
 use super::down_step::Form;
-use crate::batch::BatchViewMut;
+use crate::batch::{BatchViewMut, refill};
 use crate::error::ParameterError;
 use crate::grid::Interval;
 use crate::math::dormand_prince::{Accuracy, End, Slopes, StepControl};
@@ -167,7 +167,7 @@ impl AdaptiveDpmSolver {
 const ACCEPTED_FROM: f64 = 0.81;
 
 /// A chain on its way.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Walker {
     /// Where it stands: lambda, and `q = e^-lambda`.
     at: (f64, f64),
@@ -250,30 +250,56 @@ impl<T: Real> Predictor<T> for AdaptiveDpmSolver {
         };
         let (dim, n) = (x.dim(), x.n_chains());
         let (begin, end) = (cx.process().marginal(over.from()).scale, cx.process().marginal(over.to()).scale);
-        let mut y: Vec<f64> = x.as_slice().iter().map(|x| x.as_f64() / begin).collect();
-        let live: Vec<usize> = (0..n).filter(|&j| !cx.has_failed(j)).collect();
-        let mut flow = Flow::new(cx, clock, dim, n);
-        let walkers = self.solve(&mut flow, &clock, dim, &live, &mut y);
-        for &j in &live {
-            if let Some(reason) = complaint(walkers[j].end, &clock, &self.accuracy) {
+        let mut own = cx.take_own::<Buffers<T>>();
+        let Buffers { chains, flow } = &mut *own;
+        begin_interval(cx, &x, begin, &mut chains.y, &mut chains.live);
+        let mut flow = Flow::new(cx, clock, dim, n, flow);
+        self.solve(&mut flow, &clock, dim, chains);
+        for (j, x) in x.chains_mut().enumerate() {
+            if flow.cx.has_failed(j) {
+                continue;
+            }
+            if let Some(reason) = complaint(chains.walkers[j].end, &clock, &self.accuracy) {
                 flow.cx.fail(j, &reason);
             }
-            x.chain_mut(j).iter_mut().zip(&y[j * dim..]).for_each(|(x, y)| *x = T::of(end * y));
+            x.iter_mut().zip(&chains.y[j * dim..]).for_each(|(x, y)| *x = T::of(end * y));
         }
+        cx.return_own(own);
     }
 }
 
+/// Buffers that are kept from interval to interval, so that none allocates.
+#[derive(Debug, Default)]
+struct Buffers<T> {
+    chains: Chains,
+    flow: FlowBuffers<T>,
+}
+
+/// The chains of a tile on their way; all vectors are `d x n`.
+#[derive(Debug, Default)]
+struct Chains {
+    y: Vec<f64>,
+    walkers: Vec<Walker>,
+    /// Where the chains are asked, in `q`.
+    places: Vec<f64>,
+    /// Columns that go on, and those of them that begin a step.
+    live: Vec<usize>,
+    fresh: Vec<usize>,
+    /// The slopes where the chains stand, and within the step.
+    here: Vec<f64>,
+    inner: [Vec<f64>; 2],
+    /// The inner points, then the result of the higher order.
+    point: Vec<f64>,
+    /// The result of the lower order, and that of the last accepted step.
+    low: Vec<f64>,
+    low_before: Vec<f64>,
+}
+
 impl AdaptiveDpmSolver {
-    /// Takes the chains in the columns `live` over the interval.
-    fn solve<T: Real>(
-        &self,
-        flow: &mut Flow<'_, '_, T>,
-        clock: &NoiseRatio<'_>,
-        dim: usize,
-        live: &[usize],
-        y: &mut [f64],
-    ) -> Vec<Walker> {
-        let n = y.len() / dim;
+    /// Takes the live chains over the interval.
+    fn solve<T: Real>(&self, flow: &mut Flow<'_, '_, T>, clock: &NoiseRatio<'_>, dim: usize, chains: &mut Chains) {
+        let Chains { y, walkers, places, live, fresh, here, inner, point, low, low_before } = chains;
+        let (len, n) = (y.len(), y.len() / dim);
         let end = -ln(clock.clean());
         let k = self.order as f64;
         let fresh_walker = Walker {
@@ -285,20 +311,22 @@ impl AdaptiveDpmSolver {
             tried: 0,
             end: End::Arrived,
         };
-        let mut walkers = vec![fresh_walker; n];
-        let (mut here, mut inner) = (vec![0.0; y.len()], [vec![0.0; y.len()], vec![0.0; y.len()]]);
-        let (mut point, mut low, mut low_before) = (y.to_vec(), y.to_vec(), y.to_vec());
-        let mut places = vec![clock.noisy(); n];
-        let mut live = live.to_vec();
-        let mut fresh = live.clone();
+        refill(walkers, n, fresh_walker);
+        refill(places, n, clock.noisy());
+        let [first, second] = inner;
+        for buffer in [&mut *here, &mut *first, &mut *second, &mut *point, &mut *low] {
+            refill(buffer, len, 0.0);
+        }
+        low_before.clone_from(y);
+        fresh.clone_from(live);
         while !live.is_empty() {
             fresh.iter().for_each(|&j| places[j] = walkers[j].at.1);
-            let Ok(()) = flow.write(&fresh, &places, y, &mut here);
+            let Ok(()) = flow.write(fresh, places, y, here);
             fresh.clear();
             live.iter().for_each(|&j| walkers[j].aim(end));
             for stage in 0..self.order - 1 {
-                let ([first, second], r) = (&mut inner, if self.order == 2 { 0.5 } else { (stage + 1) as f64 / 3.0 });
-                for &j in &live {
+                let r = if self.order == 2 { 0.5 } else { (stage + 1) as f64 / 3.0 };
+                for &j in &*live {
                     let Walker { at: (lambda, q), length, .. } = walkers[j];
                     let way = r * length;
                     places[j] = exp(-(lambda + way));
@@ -308,7 +336,7 @@ impl AdaptiveDpmSolver {
                         point[i] = y[i] + change * bent;
                     }
                 }
-                let Ok(()) = flow.write(&live, &places, &point, if stage == 0 { first } else { second });
+                let Ok(()) = flow.write(live, places, point, if stage == 0 { &mut *first } else { &mut *second });
             }
             live.retain(|&j| {
                 let own = j * dim..(j + 1) * dim;
@@ -318,9 +346,9 @@ impl AdaptiveDpmSolver {
                 let slope = 1.5 * Form::Noise.mean_of_line(length);
                 let mut sum = 0.0;
                 for i in own.clone() {
-                    let (e, first) = (here[i], inner[0][i] - here[i]);
+                    let (e, bend) = (here[i], first[i] - here[i]);
                     let (lower, higher) =
-                        if self.order == 2 { (e, e + first) } else { (e + 1.5 * first, e + slope * (inner[1][i] - e)) };
+                        if self.order == 2 { (e, e + bend) } else { (e + 1.5 * bend, e + slope * (second[i] - e)) };
                     (low[i], point[i]) = (y[i] + change * lower, y[i] + change * higher);
                     let size = self.accuracy.relative * low[i].abs().max(low_before[i].abs());
                     let difference = low[i] - point[i];
@@ -350,7 +378,6 @@ impl AdaptiveDpmSolver {
             });
             fresh.retain(|&j| walkers[j].end == End::Arrived);
         }
-        walkers
     }
 }
 

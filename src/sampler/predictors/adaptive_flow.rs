@@ -1,9 +1,9 @@
 //! [`AdaptiveFlow`]: the probability flow, with steps that each chain chooses for itself.
 
-use crate::batch::BatchViewMut;
+use crate::batch::{BatchViewMut, refill};
 use crate::error::ParameterError;
 use crate::grid::Interval;
-use crate::math::dormand_prince::{Accuracy, Chains, End, Slopes, StepControl};
+use crate::math::dormand_prince::{Accuracy, Chains, End, Room, Slopes, StepControl};
 use crate::process::NoiseRatio;
 use crate::real::Real;
 use crate::sampler::context::StepContext;
@@ -131,32 +131,60 @@ impl<T: Real> Predictor<T> for AdaptiveFlow {
         };
         let dim = x.dim();
         let (begin, end) = (cx.process().marginal(over.from()).scale, cx.process().marginal(over.to()).scale);
-        let mut y: Vec<f64> = x.as_slice().iter().map(|x| x.as_f64() / begin).collect();
-        let live: Vec<usize> = (0..x.n_chains()).filter(|&j| !cx.has_failed(j)).collect();
-        let mut flow = Flow::new(cx, clock, dim, x.n_chains());
-        let mut chains = Chains { y: &mut y, dim, extra: 0 };
-        let Ok(courses) = chains.solve(&live, (clock.noisy(), clock.clean()), &self.accuracy, &mut flow);
-        for (&j, course) in live.iter().zip(&courses) {
-            if let Some(reason) = complaint(course.end, &clock, &self.accuracy) {
+        let mut own = cx.take_own::<Buffers<T>>();
+        let Buffers { y, live, flow, room } = &mut *own;
+        begin_interval(cx, &x, begin, y, live);
+        let mut slopes = Flow::new(cx, clock, dim, x.n_chains(), flow);
+        let ways = (clock.noisy(), clock.clean());
+        let Ok(()) = Chains { y, dim, extra: 0 }.solve(live, ways, &self.accuracy, &mut slopes, room);
+        for &j in &*live {
+            if let Some(reason) = complaint(room.course(j).end, &clock, &self.accuracy) {
                 cx.fail(j, &reason);
             }
             x.chain_mut(j).iter_mut().zip(&y[j * dim..]).for_each(|(x, y)| *x = T::of(end * y));
         }
+        cx.return_own(own);
     }
+}
+
+/// Buffers that are kept from interval to interval, so that none allocates.
+#[derive(Debug, Default)]
+struct Buffers<T> {
+    /// The states, `d x n`.
+    y: Vec<f64>,
+    /// Columns of chains that did not fail before.
+    live: Vec<usize>,
+    flow: FlowBuffers<T>,
+    room: Room,
+}
+
+/// Writes the states over `scale`, and the columns of the chains that are to move.
+pub(super) fn begin_interval<T: Real>(
+    cx: &StepContext<'_, T>,
+    x: &BatchViewMut<'_, T>,
+    scale: f64,
+    y: &mut Vec<f64>,
+    live: &mut Vec<usize>,
+) {
+    y.clear();
+    y.extend(x.as_slice().iter().map(|x| x.as_f64() / scale));
+    live.clear();
+    live.extend((0..x.n_chains()).filter(|&j| !cx.has_failed(j)));
 }
 
 /// What a chain that did not arrive has to say.
 pub(crate) fn complaint(end: End, clock: &NoiseRatio<'_>, accuracy: &Accuracy) -> Option<String> {
     let Accuracy { relative, absolute, max_steps, .. } = accuracy;
-    let asked = format!("relative = {relative:e}, absolute = {absolute:e}");
+    let asked = || format!("relative = {relative:e}, absolute = {absolute:e}");
     match end {
+        // nothing is written for the chains that are well: this is asked of each after each interval
         End::Arrived => None,
         End::OutOfSteps(q) => {
-            let t = clock.at(q).0;
+            let (t, asked) = (clock.at(q).0, asked());
             Some(format!("its max_steps = {max_steps} adaptive steps only took it to t = {t} ({asked})"))
         }
         End::NoStep(q) => {
-            let t = clock.at(q).0;
+            let (t, asked) = (clock.at(q).0, asked());
             Some(format!("at t = {t} no step that f64 can tell from 0 is as accurate as {asked} asks for"))
         }
     }
@@ -167,6 +195,12 @@ pub(super) struct Flow<'a, 'b, T: Real> {
     pub cx: &'a mut StepContext<'b, T>,
     clock: NoiseRatio<'b>,
     dim: usize,
+    buffers: &'a mut FlowBuffers<T>,
+}
+
+/// Where the chains of a tile are asked, and what they get.
+#[derive(Debug, Default)]
+pub(super) struct FlowBuffers<T> {
     states: Vec<T>,
     scores: Vec<T>,
     times: Vec<f64>,
@@ -175,31 +209,39 @@ pub(super) struct Flow<'a, 'b, T: Real> {
 
 impl<'a, 'b, T: Real> Flow<'a, 'b, T> {
     /// Of `n` chains.
-    pub fn new(cx: &'a mut StepContext<'b, T>, clock: NoiseRatio<'b>, dim: usize, n: usize) -> Self {
-        let (buffer, times) = (vec![T::default(); dim * n], vec![0.0; n]);
-        Self { cx, clock, dim, scores: buffer.clone(), states: buffer, std_devs: times.clone(), times }
+    pub fn new(
+        cx: &'a mut StepContext<'b, T>,
+        clock: NoiseRatio<'b>,
+        dim: usize,
+        n: usize,
+        buffers: &'a mut FlowBuffers<T>,
+    ) -> Self {
+        let FlowBuffers { states, scores, times, std_devs } = &mut *buffers;
+        [states, scores].into_iter().for_each(|buffer| refill(buffer, dim * n, T::default()));
+        [times, std_devs].into_iter().for_each(|buffer| refill(buffer, n, 0.0));
+        Self { cx, clock, dim, buffers }
     }
 }
 
 impl<T: Real> Slopes for Flow<'_, '_, T> {
     type Error = std::convert::Infallible;
     fn write(&mut self, live: &[usize], at: &[f64], y: &[f64], out: &mut [f64]) -> Result<(), Self::Error> {
-        let d = self.dim;
+        let (d, FlowBuffers { states, scores, times, std_devs }) = (self.dim, &mut *self.buffers);
         for &j in live {
             let (time, marginal) = self.clock.at(at[j]);
-            (self.times[j], self.std_devs[j]) = (time, marginal.std_dev());
-            let x = &mut self.states[j * d..(j + 1) * d];
+            (times[j], std_devs[j]) = (time, marginal.std_dev());
+            let x = &mut states[j * d..(j + 1) * d];
             x.iter_mut().zip(&y[j * d..]).for_each(|(x, y)| *x = T::of(marginal.scale * y));
         }
         for run in live.chunk_by(|a, b| a + 1 == *b) {
             let columns = run[0]..run[0] + run.len();
             let own = columns.start * d..columns.end * d;
-            let (states, scores) = (&self.states[own.clone()], &mut self.scores[own]);
-            self.cx.score_at_times_into(&self.times[columns.clone()], columns.start, states, scores);
+            let (states, scores) = (&states[own.clone()], &mut scores[own]);
+            self.cx.score_at_times_into(&times[columns.clone()], columns.start, states, scores);
         }
         for &j in live {
             let own = j * d..(j + 1) * d;
-            out[own.clone()].iter_mut().zip(&self.scores[own]).for_each(|(e, s)| *e = -self.std_devs[j] * s.as_f64());
+            out[own.clone()].iter_mut().zip(&scores[own]).for_each(|(e, s)| *e = -std_devs[j] * s.as_f64());
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! [`AdaptiveSde`]: the reverse SDE, with steps that each chain chooses for itself on a Brownian path that stays.
 
+use super::adaptive_flow::begin_interval;
 use super::brownian_tree::BrownianTree;
-use crate::batch::BatchViewMut;
+use super::tree_walkers::Walkers;
+use crate::batch::{BatchViewMut, refill};
 use crate::error::ParameterError;
 use crate::grid::Interval;
 use crate::math::dormand_prince::{Accuracy, StepControl};
@@ -134,37 +136,31 @@ impl<T: Real> Predictor<T> for AdaptiveSde {
             Ok(clock) => clock,
             Err(error) => return cx.refuse(&error.to_string()),
         };
-        let (dim, n) = (x.dim(), x.n_chains());
+        let dim = x.dim();
         let (begin, end) = (cx.process().marginal(over.from()).scale, cx.process().marginal(over.to()).scale);
         let tree = BrownianTree::new(clock.noisy() * clock.noisy(), clock.clean() * clock.clean());
-        let buffer = vec![T::default(); dim * n];
-        let numbers = vec![0.0; dim * n];
-        let mut forces = Forces { clock, dim, states: buffer.clone(), scores: buffer, times: vec![0.0; n] };
-        let (mut left, mut right, mut trial) = (numbers.clone(), numbers.clone(), numbers);
-        let mut live: Vec<usize> = (0..n).filter(|&j| !cx.has_failed(j)).collect();
-        let mut y: Vec<f64> = x.as_slice().iter().map(|x| x.as_f64() / begin).collect();
-        let mut paths = vec![0.0; dim * n * (2 + self.depth as usize)];
-        let mut normals = vec![T::default(); dim];
-        let parts = y.chunks_exact_mut(dim).zip(paths.chunks_exact_mut(dim * (2 + self.depth as usize)));
-        let mut walkers: Vec<Walker<'_>> = parts.map(|(y, path)| Walker { y, path, level: 0, index: 0 }).collect();
-        for &j in &live {
-            walkers[j].begin(cx, &tree, (j, &mut normals), self.coarsest);
+        let mut own = cx.take_own::<Buffers<T>>();
+        own.begin(cx, &x, begin, self.depth);
+        let Buffers { forces, walkers, normals, live, fresh, left, right, trial } = &mut *own;
+        let mut forces = Forces { clock, dim, buffers: forces };
+        for &j in &*live {
+            walkers.of(j).begin(cx, &tree, (j, &mut *normals), self.coarsest);
         }
-        let mut fresh = live.clone();
         while !live.is_empty() {
             // the forces where chains stand, unless they are known from a step that was rejected
-            forces.write(cx, &fresh, &mut left, |j, y| {
-                y.copy_from_slice(walkers[j].y);
-                tree.at(walkers[j].level, walkers[j].index)
+            forces.write(cx, fresh, left, |j, y| {
+                let walker = walkers.of(j);
+                y.copy_from_slice(walker.y);
+                tree.at(walker.place.level, walker.place.index)
             });
             fresh.clear();
-            let at_left = &left;
-            forces.write(cx, &live, &mut right, |j, y| {
-                let walker = &walkers[j];
+            let at_left = &*left;
+            forces.write(cx, live, right, |j, y| {
+                let walker = walkers.of(j);
                 let (r, next) = walker.ends(&tree);
                 let own = j * dim..(j + 1) * dim;
                 for ((to, change), (y, force)) in
-                    y.iter_mut().zip(walker.increment(dim)).zip(walker.y.iter().zip(&at_left[own]))
+                    y.iter_mut().zip(walker.increment()).zip(walker.y.iter().zip(&at_left[own]))
                 {
                     *to = y + (r - next) * force + change;
                 }
@@ -172,13 +168,12 @@ impl<T: Real> Predictor<T> for AdaptiveSde {
             });
             live.retain(|&j| {
                 let own = j * dim..(j + 1) * dim;
-                let walker = &mut walkers[j];
+                let mut walker = walkers.of(j);
                 let (r, next) = walker.ends(&tree);
                 let half = 0.5 * (r - next);
                 let (left, right, trial) = (&left[own.clone()], &right[own.clone()], &mut trial[own]);
                 let mut sum = 0.0;
-                let change = walker.increment(dim);
-                for (i, change) in change.enumerate() {
+                for (i, change) in walker.increment().enumerate() {
                     trial[i] = walker.y[i] + half * (left[i] + right[i]) + change;
                     let scaled = self.accuracy.scaled(half * (right[i] - left[i]), walker.y[i], trial[i]);
                     sum += scaled * scaled;
@@ -189,8 +184,9 @@ impl<T: Real> Predictor<T> for AdaptiveSde {
                 if cx.is_stopped(j) {
                     return false;
                 }
-                if !accepted && walker.level < self.depth {
-                    walker.refine(cx, &tree, (j, &mut normals), halvings(error).min(self.depth - walker.level));
+                let level = walker.place.level;
+                if !accepted && level < self.depth {
+                    walker.refine(cx, &tree, (j, &mut *normals), halvings(error).min(self.depth - level));
                     return true;
                 }
                 if !error.is_finite() {
@@ -203,19 +199,51 @@ impl<T: Real> Predictor<T> for AdaptiveSde {
                 }
                 walker.y.copy_from_slice(trial);
                 // twice as long, if that is likely to be accepted
-                let longer = u32::from(error * GAIN < 0.6 && walker.level > self.coarsest);
-                let arrived = !walker.advance(cx, &tree, (j, &mut normals), walker.level - longer);
+                let longer = u32::from(error * GAIN < 0.6 && level > self.coarsest);
+                let arrived = !walker.advance(cx, &tree, (j, &mut *normals), level - longer);
                 if !arrived {
                     fresh.push(j);
                 }
                 !arrived
             });
         }
-        for (j, (x, walker)) in x.chains_mut().zip(&walkers).enumerate() {
+        for (j, (x, y)) in x.chains_mut().zip(walkers.y.chunks_exact(dim)).enumerate() {
             if !cx.has_failed(j) {
-                x.iter_mut().zip(&*walker.y).for_each(|(x, y)| *x = T::of(end * y));
+                x.iter_mut().zip(y).for_each(|(x, y)| *x = T::of(end * y));
             }
         }
+        cx.return_own(own);
+    }
+}
+
+/// Buffers that are kept from interval to interval, so that none allocates.
+#[derive(Debug, Default)]
+struct Buffers<T> {
+    forces: ForceBuffers<T>,
+    walkers: Walkers,
+    /// Of one node of the tree.
+    normals: Vec<T>,
+    /// Columns that go on, and those of them that begin a step.
+    live: Vec<usize>,
+    fresh: Vec<usize>,
+    /// Forces at both ends of the steps, and where these would lead; `d x n`.
+    left: Vec<f64>,
+    right: Vec<f64>,
+    trial: Vec<f64>,
+}
+
+impl<T: Real> Buffers<T> {
+    /// For an interval whose chains start from `x` over `scale`.
+    fn begin(&mut self, cx: &StepContext<'_, T>, x: &BatchViewMut<'_, T>, scale: f64, depth: u32) {
+        let (dim, n) = (x.dim(), x.n_chains());
+        let Self { forces, walkers, normals, live, fresh, left, right, trial } = self;
+        begin_interval(cx, x, scale, &mut walkers.y, live);
+        fresh.clone_from(live);
+        walkers.begin(dim, n, depth);
+        refill(normals, dim, T::default());
+        [&mut forces.states, &mut forces.scores].into_iter().for_each(|buffer| refill(buffer, dim * n, T::default()));
+        refill(&mut forces.times, n, 0.0);
+        [left, right, trial].into_iter().for_each(|buffer| refill(buffer, dim * n, 0.0));
     }
 }
 
@@ -229,95 +257,22 @@ fn halvings(mut error: f64) -> u32 {
     halvings
 }
 
-/// A chain on its way: it is about to take the interval `index` of a level.
-struct Walker<'a> {
-    y: &'a mut [f64],
-    /// The path of the noise where the chain stands; then, for each level down to the present one, at the end of the interval
-    /// of that level in which it stands.
-    path: &'a mut [f64],
-    level: u32,
-    index: u64,
-}
-
-impl Walker<'_> {
-    /// `r` where the interval begins and where it ends.
-    fn ends(&self, tree: &BrownianTree) -> (f64, f64) {
-        (tree.at(self.level, self.index), tree.at(self.level, self.index + 1))
-    }
-
-    /// The noise over the interval.
-    fn increment(&self, dim: usize) -> impl Iterator<Item = f64> + '_ {
-        let end = (1 + self.level as usize) * dim;
-        self.path[end..end + dim].iter().zip(&self.path[..dim]).map(|(b, a)| b - a)
-    }
-
-    /// Goes to the first interval of a level, for the chain in column `j`.
-    fn begin<T: Real>(
-        &mut self,
-        cx: &StepContext<'_, T>,
-        tree: &BrownianTree,
-        (j, normals): (usize, &mut [T]),
-        level: u32,
-    ) {
-        let dim = self.y.len();
-        cx.noise_of(0, j, normals);
-        tree.far_end(normals, &mut self.path[dim..2 * dim]);
-        self.refine(cx, tree, (j, normals), level);
-    }
-
-    /// Goes to the first of `2^halvings` parts of the interval.
-    fn refine<T: Real>(
-        &mut self,
-        cx: &StepContext<'_, T>,
-        tree: &BrownianTree,
-        (j, normals): (usize, &mut [T]),
-        halvings: u32,
-    ) {
-        let dim = self.y.len();
-        for _ in 0..halvings {
-            cx.noise_of(BrownianTree::node(self.level, self.index), j, normals);
-            let (known, middle) = self.path.split_at_mut((2 + self.level as usize) * dim);
-            let right = &known[(1 + self.level as usize) * dim..];
-            tree.midpoint((self.level, self.index), &known[..dim], right, normals, &mut middle[..dim]);
-            (self.level, self.index) = (self.level + 1, 2 * self.index);
-        }
-    }
-
-    /// Goes past the interval, to the next one of this level or the nearest below that begins there. False at the end.
-    fn advance<T: Real>(
-        &mut self,
-        cx: &StepContext<'_, T>,
-        tree: &BrownianTree,
-        (j, normals): (usize, &mut [T]),
-        level: u32,
-    ) -> bool {
-        let dim = self.y.len();
-        let end = (1 + self.level as usize) * dim;
-        self.path.copy_within(end..end + dim, 0);
-        let next = self.index + 1;
-        if next == 1 << self.level {
-            return false;
-        }
-        // the longest interval that begins here is a right half: it ends where the one above it does
-        let up = next.trailing_zeros();
-        (self.level, self.index) = (self.level - up, next >> up);
-        let above = self.level as usize * dim;
-        self.path.copy_within(above..above + dim, above + dim);
-        self.refine(cx, tree, (j, normals), level.saturating_sub(self.level));
-        true
-    }
-}
-
 /// The forces of a tile.
-struct Forces<'b, T: Real> {
+struct Forces<'a, 'b, T: Real> {
     clock: NoiseRatio<'b>,
     dim: usize,
+    buffers: &'a mut ForceBuffers<T>,
+}
+
+/// Where the chains are asked, and what they get.
+#[derive(Debug, Default)]
+struct ForceBuffers<T> {
     states: Vec<T>,
     scores: Vec<T>,
     times: Vec<f64>,
 }
 
-impl<T: Real> Forces<'_, T> {
+impl<T: Real> Forces<'_, '_, T> {
     /// Writes `alpha s` of the chains in these columns; `place` writes where a chain is to be asked, and says at which `r`.
     fn write(
         &mut self,
@@ -326,25 +281,25 @@ impl<T: Real> Forces<'_, T> {
         out: &mut [f64],
         mut place: impl FnMut(usize, &mut [f64]) -> f64,
     ) {
-        let d = self.dim;
+        let (d, ForceBuffers { states, scores, times }) = (self.dim, &mut *self.buffers);
         for &j in columns {
             let y = &mut out[j * d..(j + 1) * d];
             let (time, at) = self.clock.at(place(j, y).sqrt());
-            self.times[j] = time;
-            self.states[j * d..(j + 1) * d].iter_mut().zip(&*y).for_each(|(x, y)| *x = T::of(at.scale * y));
+            times[j] = time;
+            states[j * d..(j + 1) * d].iter_mut().zip(&*y).for_each(|(x, y)| *x = T::of(at.scale * y));
             // kept here until the scores are in
             y[0] = at.scale;
         }
         for run in columns.chunk_by(|a, b| a + 1 == *b) {
             let part = run[0]..run[0] + run.len();
             let own = part.start * d..part.end * d;
-            let (states, scores) = (&self.states[own.clone()], &mut self.scores[own]);
-            cx.score_at_times_into(&self.times[part.clone()], part.start, states, scores);
+            let (states, scores) = (&states[own.clone()], &mut scores[own]);
+            cx.score_at_times_into(&times[part.clone()], part.start, states, scores);
         }
         for &j in columns {
             let own = j * d..(j + 1) * d;
             let scale = out[j * d];
-            out[own.clone()].iter_mut().zip(&self.scores[own]).for_each(|(f, s)| *f = scale * s.as_f64());
+            out[own.clone()].iter_mut().zip(&scores[own]).for_each(|(f, s)| *f = scale * s.as_f64());
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::sampler::staged::StagedStep;
 /// ```
 /// It works with every predictor and costs no evaluation: one noise vector more per step, after the predictor's own. On a
 /// grid that ends at `sigma = 0` the known coordinates come out exactly. The coefficients of the predictor's step are computed at
-/// every step of every tile of chains.
+/// every step of every tile of chains. If they are those of an affine step, nothing is allocated for them.
 ///
 /// # What is not promised
 /// The other coordinates do not follow their law given the known ones, however many steps are taken: a reverse step sees
@@ -81,15 +81,21 @@ impl<P> Inpainted<P> {
     where
         P: Predictor<T>,
     {
-        // a step of the run's grid, or, within another rule, one on its own
-        let (grid, alone) = (cx.grid(), TimeGrid::from_nodes(vec![over.from(), over.to()])?);
-        let node = grid.nodes().partition_point(|&t| t > over.from());
-        let of_run = node < grid.n_steps() && (grid.node(node), grid.node(node + 1)) == (over.from(), over.to());
-        let (grid, node) = if of_run { (grid, node) } else { (&alone, 0) };
-        let site = StepSite::new(cx.process(), grid, node);
-        let part = Part::new(&self.predictor, &site)?;
-        let own = self.predictor.noise_vectors();
-        cx.within(cx.step_number(), 0, own, |cx| part.run(&self.predictor, &site, cx, x));
+        let (process, grid, own) = (cx.process(), cx.grid(), self.predictor.noise_vectors());
+        let part = match Part::affine(&self.predictor, process, over)? {
+            Some(part) => part,
+            None => {
+                // a step of the run's grid, or, within another rule, one on its own
+                let node = grid.nodes().partition_point(|&t| t > over.from());
+                if node < grid.n_steps() && (grid.node(node), grid.node(node + 1)) == (over.from(), over.to()) {
+                    Part::new(&self.predictor, &StepSite::new(process, grid, node))?
+                } else {
+                    let alone = TimeGrid::from_nodes(vec![over.from(), over.to()])?;
+                    Part::new(&self.predictor, &StepSite::new(process, &alone, 0))?
+                }
+            }
+        };
+        cx.within(cx.step_number(), 0, own, |cx| part.run(&self.predictor, over, cx, x));
         Ok(())
     }
 }

@@ -32,6 +32,7 @@ mod reverse_diffusion;
 mod reverse_sde;
 mod sa_solver;
 mod stay;
+mod tree_walkers;
 mod uni_pc;
 
 pub use accelerated_ddim::AcceleratedDdim;
