@@ -152,6 +152,11 @@ impl StagedStep {
         self.vectors_asked_for(false) + 2 * self.stages.len()
     }
 
+    /// Those of the buffers that it reads or writes: a score that is taken at the state needs no point.
+    pub(crate) fn working_vectors(&self) -> usize {
+        self.scratch_vectors() - self.stages.iter().filter(|stage| stage.point.is_state()).count()
+    }
+
     fn sums(&self) -> impl Iterator<Item = &Combination> {
         self.stages.iter().map(|stage| &stage.point).chain([&self.next]).chain(&self.keep)
     }
