@@ -18,6 +18,7 @@ mod lost_proposals;
 mod multistep;
 mod predictors;
 mod single_step;
+mod staged_failures;
 #[cfg(feature = "serde")]
 mod step_records;
 mod trajectories;
