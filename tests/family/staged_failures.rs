@@ -120,7 +120,7 @@ fn leaps(site: &StepSite<'_>) -> Result<StagedStep, ParameterError> {
 }
 
 type Rule = Arc<dyn Predictor<f64>>;
-type AnySampler = PredictorCorrector<Arc<Faulty>, OrnsteinUhlenbeck, Rule>;
+type AnySampler = PredictorCorrector<Arc<Faulty>, OrnsteinUhlenbeck, Rule, NoCorrector>;
 
 fn sampler(model: Arc<Faulty>, rule: &Rule, tile: usize) -> AnySampler {
     let grid = TimeGrid::uniform(1.0, 0.1, STEPS).unwrap();
