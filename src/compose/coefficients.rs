@@ -87,6 +87,15 @@ impl Coefficients {
         self.sums.iter().flatten().map(|step| step.scratch_vectors()).max().unwrap_or(0)
     }
 
+    /// `d x n` vectors that a step reads or writes on the mean, but for those that the rule keeps: the state, and the score or the
+    /// buffers of its sums, or `own` buffers of the rule's own.
+    pub fn working_vectors(&self, own: usize) -> usize {
+        // not the most: the first steps of a rule that remembers are no measure for the others
+        let (steps, sum) =
+            self.sums.iter().flatten().fold((0, 0), |(n, sum), step| (n + 1, sum + step.working_vectors()));
+        own.max((sum + steps / 2) / steps.max(1)).max(1).saturating_add(1)
+    }
+
     /// Refuses steps that cannot be done in `T`, or that need more noise or memory than their rule says it has.
     pub fn check<T: Real>(
         &self,

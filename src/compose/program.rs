@@ -26,6 +26,8 @@ pub(super) struct Program {
     pub nfe: u64,
     /// `d x n` buffers that staged steps work with.
     pub scratch_vectors: usize,
+    /// `d x n` vectors that most of its steps read or write: states, scores, what a rule keeps and its buffers.
+    pub working_vectors: usize,
     /// `d x n` vectors that predictor and corrector keep from step to step.
     pub memory_vectors: [usize; 2],
     /// Noise vectors that a step of the predictor and one of the corrector draw.
@@ -141,6 +143,13 @@ impl Program {
         }
         let steps = [&predictions, &corrections, &first_corrections];
         let scratch_vectors = steps.map(Coefficients::scratch_vectors).into_iter().max().unwrap_or(0);
+        let own = [predictor.scratch_vectors(), corrector.scratch_vectors()];
+        let working_vectors = [&predictions, &corrections]
+            .into_iter()
+            .zip(own.into_iter().zip(memory_vectors))
+            .map(|(steps, (own, kept))| steps.working_vectors(own).saturating_add(kept))
+            .max()
+            .unwrap_or(0);
         let mut first_step = vec![0];
         let mut steps = 0;
         for (k, &count) in counts.iter().enumerate() {
@@ -165,6 +174,7 @@ impl Program {
             denoise,
             nfe,
             scratch_vectors,
+            working_vectors,
             memory_vectors,
             noise_vectors,
             uniforms,
@@ -334,5 +344,33 @@ impl Fnv {
 
     fn eat_word(&mut self, word: u64) {
         self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Program;
+    use crate::prelude::*;
+    use crate::sampler::NoCorrector;
+
+    #[test]
+    fn the_vectors_of_a_step_are_counted() {
+        let grid = TimeGrid::uniform(1.0, 0.1, 50).unwrap();
+        let vectors = |predictor: &dyn Predictor<f64>, corrector: &dyn Corrector<f64>, steps: usize| {
+            let counts = vec![steps; 51];
+            Program::new(&OrnsteinUhlenbeck, predictor, corrector, 4, &grid, counts, true).unwrap().working_vectors
+        };
+        let alone = |predictor: &dyn Predictor<f64>| vectors(predictor, &NoCorrector, 0);
+        // state and score
+        assert_eq!(alone(&EulerMaruyama), 2);
+        assert_eq!(vectors(&EulerMaruyama, &UnadjustedLangevin::new(0.1).unwrap(), 3), 2);
+        // the state is where the score is taken: no point; and one, two or three vectors of memory
+        assert_eq!(alone(&DpmSolverPlusPlus::ode()), 3);
+        assert_eq!(alone(&LinearMultistep::new(4).unwrap()), 5);
+        // with a point; the first step's two scores are no measure
+        assert_eq!(alone(&UniPc::new(2).unwrap()), 5);
+        // two scores, a point; noise too
+        assert_eq!(alone(&EdmHeun::new()), 4);
+        assert_eq!(alone(&SaSolver::new(3, 3, 1.0).unwrap()), 7);
     }
 }

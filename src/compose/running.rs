@@ -244,7 +244,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         if let Some(tile) = self.tile.or_else(|| self.parts.score.preferred_tile()) {
             return tile.max(1);
         }
-        default_tile(n_chains, size_of::<S::Scalar>() * self.dim())
+        default_tile(n_chains, size_of::<S::Scalar>() * self.dim(), self.program.working_vectors)
     }
 
     fn run_from(

@@ -4,16 +4,22 @@ use crate::batch::BatchViewMut;
 use crate::parallel::n_threads;
 use crate::real::Real;
 
-/// Chains per tile, with `chain` bytes each: enough to fill vector registers and threads, few enough for states and scores
-/// to stay in the cache.
-pub(super) fn default_tile(n_chains: usize, chain: usize) -> usize {
+/// Chains per tile, with `chain` bytes each, of whose vectors a step works with `vectors`: enough chains to fill vector registers
+/// and threads, few enough for all of their vectors to stay in the cache.
+pub(super) fn default_tile(n_chains: usize, chain: usize, vectors: usize) -> usize {
+    default_tile_for(n_chains, chain, vectors, n_threads())
+}
+
+fn default_tile_for(n_chains: usize, chain: usize, vectors: usize, n_threads: usize) -> usize {
+    // the least that a step works with are a state and its score: the sizes below are the room of the states then
+    let room = chain.saturating_mul(vectors.max(2)) / 2;
     // in the first cache; but no fewer chains than fill the lanes, while these fit into the second
-    let least = if 16 * chain <= 256 * 1024 { (128 * 1024 / chain).clamp(16, 64) } else { (256 * 1024 / chain).max(1) };
-    let tile = (16 * 1024 / chain).clamp(least, 4096);
-    let share = n_chains.div_ceil(n_threads());
+    let least = if room <= 16 * 1024 { (128 * 1024 / room).clamp(16, 64) } else { (256 * 1024 / room).max(1) };
+    let tile = (16 * 1024 / room).clamp(least, 4096);
+    let share = n_chains.div_ceil(n_threads);
     // a block of lanes is not shared among threads, unless rows are so long that scores hardly work across chains
     let block = if chain < 16 * 1024 { 16 } else { 1 };
-    evenly(n_chains, tile.next_multiple_of(block).min(share.next_multiple_of(block)), block, n_threads())
+    evenly(n_chains, tile.next_multiple_of(block).min(share.next_multiple_of(block)), block, n_threads)
 }
 
 /// Tiles of at most this size, in whole blocks, and of no less than half of it, with which the busiest thread has the fewest
@@ -65,7 +71,7 @@ pub(super) fn for_each_tile<T: Real, W: Send, R: Send + Default>(
 
 #[cfg(test)]
 mod tests {
-    use super::evenly;
+    use super::{default_tile_for, evenly};
 
     #[test]
     fn threads_share_chains_evenly() {
@@ -78,6 +84,35 @@ mod tests {
             let tile = evenly(n, most, block, threads);
             assert!(tile.is_multiple_of(block) && 2 * tile >= most && tile <= most && busiest(tile) <= busiest(most));
         }
+    }
+
+    /// A chain's size in bytes, and the largest tile of many on one thread.
+    const STATES_AND_SCORES: [(usize, usize); 7] =
+        [(8, 2048), (16, 1024), (64, 256), (256, 64), (512, 64), (12_288, 16), (49_152, 5)];
+
+    #[test]
+    fn states_and_scores_alone_have_these_tiles() {
+        for (chain, tile) in STATES_AND_SCORES {
+            assert_eq!([0, 1, 2].map(|vectors| default_tile_for(100_000, chain, vectors, 1)), [tile; 3], "{chain}");
+        }
+    }
+
+    #[test]
+    fn all_vectors_of_a_tile_stay_in_the_cache() {
+        let room = |chain: usize, vectors: usize, tile: usize| chain * vectors * tile;
+        for (chain, of_two) in STATES_AND_SCORES {
+            for vectors in 2..40 {
+                let tile = default_tile_for(100_000, chain, vectors, 1);
+                // or they are the fewest chains that there may be
+                let least = if chain < 16 * 1024 { 16 } else { 1 };
+                assert!(tile == least || room(chain, vectors, tile) <= 512 * 1024, "{vectors} of {chain}: {tile}");
+                assert!(tile <= of_two);
+            }
+        }
+        // the twin: five vectors in a tile for two
+        assert!(room(49_152, 5, 5) > 512 * 1024 && default_tile_for(16, 49_152, 5, 1) == 2);
+        // no size is too large to be told
+        assert_eq!(default_tile_for(16, usize::MAX, usize::MAX, 1), 1);
     }
 
     fn n_tiles(n: usize, tile: usize) -> usize {

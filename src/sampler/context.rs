@@ -257,7 +257,7 @@ impl<'a, T: Real> StepContext<'a, T> {
     }
 
     /// As `score_into`, but scores may come out that are not finite. False if the call failed; then they were seen to.
-    fn score_unchecked(&mut self, t: f64, x: &[T], out: &mut [T]) -> bool {
+    pub(super) fn score_unchecked(&mut self, t: f64, x: &[T], out: &mut [T]) -> bool {
         assert_eq!(x.len(), out.len(), "a step scored slices of two lengths");
         let noise = &self.workspace.noise;
         let (dim, first) = (noise.dim(), noise.first_chain());
@@ -527,7 +527,7 @@ impl<'a, T: Real> StepContext<'a, T> {
 
     /// Records the chains, from a column on, whose scores are not finite, and gives them the score 0.
     #[cold]
-    fn drop_bad_scores(&mut self, first_column: usize, scores: &mut [T]) {
+    pub(super) fn drop_bad_scores(&mut self, first_column: usize, scores: &mut [T]) {
         for (j, score) in (first_column..).zip(scores.chunks_mut(self.dim())) {
             if !dispatch(AllFinite(score)) {
                 score.fill(T::default());

@@ -3,7 +3,7 @@
 use super::combination::{Combination, Term};
 use super::context::StepContext;
 use super::step::AffineStep;
-use super::update::{LANES, are_zero, watch};
+use super::update::{LANES, are_zero, watch, watch_all};
 use crate::error::ParameterError;
 use crate::real::Real;
 use crate::simd::{Kernel, dispatch};
@@ -152,6 +152,19 @@ impl StagedStep {
         self.vectors_asked_for(false) + 2 * self.stages.len()
     }
 
+    /// Those of the buffers that it reads or writes: a score that is taken at the state needs no point.
+    pub(crate) fn working_vectors(&self) -> usize {
+        self.scratch_vectors() - self.stages.iter().filter(|stage| stage.point.is_state()).count()
+    }
+
+    /// Whether the sum that is done next after the evaluation of a stage has its score as a term. A score that is not finite then
+    /// leaves a sum that is not, whatever its coefficient: there is no need to look at the score on its own.
+    fn next_sum_shows(&self, stage: usize) -> bool {
+        let sum = self.stages.get(stage + 1).map_or(&self.next, |next| &next.point);
+        // a point that is the state is no sum, and has no score
+        sum.terms().iter().any(|&(term, _)| term == Term::Score(stage))
+    }
+
     fn sums(&self) -> impl Iterator<Item = &Combination> {
         self.stages.iter().map(|stage| &stage.point).chain([&self.next]).chain(&self.keep)
     }
@@ -212,17 +225,31 @@ impl<T: Real> StepContext<'_, T> {
                 }
             }
         }
+        // whether nobody has looked yet at the scores of the last stage
+        let mut unseen = false;
         for (i, stage) in step.stages.iter().enumerate() {
             let (before, after) = scratch.split_at_mut((noises + 2 * i) * len);
             let (point, score) = after.split_at_mut(len);
             let score = &mut score[..len];
-            if stage.point.is_state() {
-                // the state stays where it is until the end, and is read there
-                self.score_into(stage.time, x, score);
-            } else {
+            // the state stays where it is until the end, and is read there
+            let mut at = &*x;
+            if !stage.point.is_state() {
                 let (terms, _) = Terms::new(step, &stage.point, len, noises, false);
-                dispatch(Sum { terms, x, memory: &memory, scratch: before, out: point });
-                self.score_into(stage.time, point, score);
+                let from = Vectors { x, memory: &memory, scratch: before };
+                let finite = dispatch(Sum { terms: &terms, from, out: point, watched: unseen });
+                if unseen && !finite {
+                    let last = before.len() - len;
+                    self.drop_bad_scores(0, &mut before[last..]);
+                    let from = Vectors { x, memory: &memory, scratch: before };
+                    dispatch(Sum { terms: &terms, from, out: point, watched: false });
+                }
+                at = point;
+            }
+            unseen = step.next_sum_shows(i);
+            if unseen {
+                unseen = self.score_unchecked(stage.time, at, score);
+            } else {
+                self.score_into(stage.time, at, score);
             }
         }
         let next = Terms::new(step, &step.next, len, noises, true);
@@ -232,6 +259,10 @@ impl<T: Real> StepContext<'_, T> {
         }
         let kept = &kept[..step.keep.len()];
         let finite = dispatch(Finish { next, kept, x, memory: &mut memory, scratch: &scratch });
+        if unseen && !finite {
+            let last = (noises + 2 * step.stages.len() - 1) * len;
+            self.drop_bad_scores(0, &mut scratch[last..last + len]);
+        }
         self.set_finite(finite);
         self.return_scratch(scratch);
         self.return_memory(memory);
@@ -286,51 +317,84 @@ const BLOCK: usize = 256;
 /// Coordinates from which the noise of a chain is made on its own.
 const LONG: usize = 256;
 
-/// Adds up the terms of a block, three at a time while they last: what is added to is read and written once for them.
-#[inline(always)]
-fn add_up<T: Real>(terms: &Terms<T>, at: usize, x: &[T], memory: &[T], scratch: &[T], acc: &mut [T]) {
-    let n = acc.len();
-    let of = |&(place, c): &(Place, T)| {
-        let vector = match place {
-            Place::State => &x[at..at + n],
-            Place::Memory(begin) => &memory[begin + at..begin + at + n],
-            Place::Scratch(begin) => &scratch[begin + at..begin + at + n],
-        };
-        (vector, c)
-    };
-    acc.fill(T::default());
-    let (threes, rest) = terms.terms[..terms.n].as_chunks::<3>();
-    for three in threes {
-        let [(u, a), (v, b), (w, c)] = [of(&three[0]), of(&three[1]), of(&three[2])];
-        for (((acc, &u), &v), &w) in acc.iter_mut().zip(u).zip(v).zip(w) {
-            *acc = ((*acc + a * u) + b * v) + c * w;
-        }
-    }
-    for one in rest {
-        let (vector, c) = of(one);
-        for (acc, &v) in acc.iter_mut().zip(vector) {
-            *acc += c * v;
-        }
-    }
-}
-
-/// A stage's point.
-struct Sum<'a, T> {
-    terms: Terms<T>,
+/// What terms are added up from.
+#[derive(Clone, Copy)]
+struct Vectors<'a, T> {
     x: &'a [T],
     memory: &'a [T],
     scratch: &'a [T],
+}
+
+impl<'a, T: Real> Vectors<'a, T> {
+    /// Elements from `at` on of the vector that lies at a place.
+    #[inline(always)]
+    fn block(self, place: Place, at: usize, n: usize) -> &'a [T] {
+        match place {
+            Place::State => &self.x[at..at + n],
+            Place::Memory(begin) => &self.memory[begin + at..begin + at + n],
+            Place::Scratch(begin) => &self.scratch[begin + at..begin + at + n],
+        }
+    }
+}
+
+/// Adds up the terms of a block, three at a time while they last: what is added to is read and written once for them.
+#[inline(always)]
+fn add_up<T: Real>(terms: &Terms<T>, at: usize, from: Vectors<'_, T>, acc: &mut [T]) {
+    let mut groups = terms.terms[..terms.n].chunks(3);
+    match groups.next() {
+        // 0 and the first term, not the term alone: no sum is -0
+        Some(group) => add(acc, group, at, from, |_| T::default()),
+        None => acc.fill(T::default()),
+    }
+    for group in groups {
+        add(acc, group, at, from, |acc| acc);
+    }
+}
+
+/// Adds one to three terms, from the first to the last, to what a block begins with.
+#[inline(always)]
+fn add<T: Real>(acc: &mut [T], group: &[(Place, T)], at: usize, from: Vectors<'_, T>, begin: impl Fn(T) -> T) {
+    let n = acc.len();
+    match *group {
+        [(u, a), (v, b), (w, c), ..] => {
+            let (u, v, w) = (from.block(u, at, n), from.block(v, at, n), from.block(w, at, n));
+            for (((acc, &u), &v), &w) in acc.iter_mut().zip(u).zip(v).zip(w) {
+                *acc = ((begin(*acc) + a * u) + b * v) + c * w;
+            }
+        }
+        [(u, a), (v, b)] => {
+            let (u, v) = (from.block(u, at, n), from.block(v, at, n));
+            for ((acc, &u), &v) in acc.iter_mut().zip(u).zip(v) {
+                *acc = (begin(*acc) + a * u) + b * v;
+            }
+        }
+        [(u, a)] => acc.iter_mut().zip(from.block(u, at, n)).for_each(|(acc, &u)| *acc = begin(*acc) + a * u),
+        [] => {}
+    }
+}
+
+/// A stage's point. The result says whether all of it is finite, if that is asked for.
+struct Sum<'a, T> {
+    terms: &'a Terms<T>,
+    from: Vectors<'a, T>,
     out: &'a mut [T],
+    watched: bool,
 }
 
 impl<T: Real> Kernel for Sum<'_, T> {
-    type Output = ();
+    type Output = bool;
     #[inline(always)]
-    fn run(self) {
-        let Self { terms, x, memory, scratch, out } = self;
+    fn run(self) -> bool {
+        let Self { terms, from, out, watched } = self;
+        let mut zeros = [T::default(); LANES];
         for (k, block) in out.chunks_mut(BLOCK).enumerate() {
-            add_up(&terms, k * BLOCK, x, memory, scratch, block);
+            add_up(terms, k * BLOCK, from, block);
+            if watched {
+                // while the block is in the first cache
+                watch_all(&mut zeros, block);
+            }
         }
+        are_zero(&zeros)
     }
 }
 
@@ -356,21 +420,37 @@ impl<T: Real> Kernel for Finish<'_, T> {
             let n = BLOCK.min(len - at);
             // all sums before any is stored: they read the old state and memory
             for (sum, terms) in sums.iter_mut().zip([&next].into_iter().chain(kept)) {
-                add_up(terms, at, x, memory, scratch, &mut sum[..n]);
+                add_up(terms, at, Vectors { x, memory, scratch }, &mut sum[..n]);
             }
-            let block = &mut x[at..at + n];
+            let (block, sum) = (&mut x[at..at + n], &sums[0][..n]);
             if changes {
-                block.iter_mut().zip(&sums[0]).for_each(|(x, &change)| *x += change);
+                move_to(block, sum, &mut zeros, |x, change| x + change);
             } else {
-                block.copy_from_slice(&sums[0][..n]);
+                move_to(block, sum, &mut zeros, |_, new| new);
             }
-            let (chunks, rest) = block.as_chunks::<LANES>();
-            chunks.iter().for_each(|chunk| watch(&mut zeros, chunk));
-            zeros.iter_mut().zip(rest).for_each(|(zero, &x)| *zero += x * T::default());
             for (i, sum) in sums[1..].iter().take(kept.len()).enumerate() {
                 memory[i * len + at..i * len + at + n].copy_from_slice(&sum[..n]);
             }
         }
         are_zero(&zeros)
+    }
+}
+
+/// The new states of a block, which are watched.
+#[inline(always)]
+fn move_to<T: Real>(x: &mut [T], sum: &[T], zeros: &mut [T; LANES], new: impl Fn(T, T) -> T) {
+    let ((xs, x_rest), (sums, sum_rest)) = (x.as_chunks_mut::<LANES>(), sum.as_chunks::<LANES>());
+    for (x, sum) in xs.iter_mut().zip(sums) {
+        let (old, sum) = (*x, *sum);
+        let mut moved = old;
+        for l in 0..LANES {
+            moved[l] = new(old[l], sum[l]);
+        }
+        watch(zeros, &moved);
+        *x = moved;
+    }
+    for ((x, &sum), zero) in x_rest.iter_mut().zip(sum_rest).zip(zeros) {
+        *x = new(*x, sum);
+        *zero += *x * T::default();
     }
 }

@@ -36,6 +36,14 @@ impl Sums {
         }
     }
 
+    /// Those of the buffers that it reads or writes.
+    pub fn working_vectors(&self) -> usize {
+        match self {
+            Self::Staged(step) => step.working_vectors(),
+            Self::Directional(step) => step.scratch_vectors(),
+        }
+    }
+
     /// Does the step.
     pub fn carry_out<T: Real>(&self, cx: &mut StepContext<'_, T>, x: &mut [T]) {
         match self {

@@ -25,6 +25,14 @@ pub(super) fn are_zero<T: Real>(zeros: &[T; LANES]) -> bool {
     all
 }
 
+/// `watch` for any number of elements.
+#[inline(always)]
+pub(super) fn watch_all<T: Real>(zeros: &mut [T; LANES], x: &[T]) {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    chunks.iter().for_each(|chunk| watch(zeros, chunk));
+    zeros.iter_mut().zip(rest).for_each(|(zero, &x)| *zero += x * T::default());
+}
+
 /// Whether no element is NaN or infinite.
 pub(crate) struct AllFinite<'a, T>(pub &'a [T]);
 
@@ -32,14 +40,8 @@ impl<T: Real> Kernel for AllFinite<'_, T> {
     type Output = bool;
     #[inline(always)]
     fn run(self) -> bool {
-        let (chunks, rest) = self.0.as_chunks::<LANES>();
         let mut zeros = [T::default(); LANES];
-        for chunk in chunks {
-            watch(&mut zeros, chunk);
-        }
-        for (zero, &x) in zeros.iter_mut().zip(rest) {
-            *zero += x * T::default();
-        }
+        watch_all(&mut zeros, self.0);
         are_zero(&zeros)
     }
 }

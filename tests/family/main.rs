@@ -19,6 +19,7 @@ mod lost_proposals;
 mod multistep;
 mod predictors;
 mod single_step;
+mod staged_failures;
 #[cfg(feature = "serde")]
 mod step_records;
 mod trajectories;
