@@ -215,7 +215,8 @@ impl<T: Real> StepContext<'_, T> {
         // noise first, then point and score of each stage, so that a stage reads what lies before it
         let dim = self.dim();
         for i in 0..noises {
-            if step.sums().any(|sum| sum.of(Term::Noise(i)) != 0.0) {
+            // also where terms have cancelled: 0 times what is not a number is not 0
+            if step.sums().flat_map(Combination::terms).any(|term| term.0 == Term::Noise(i)) {
                 let vector = &mut scratch[i * len..(i + 1) * len];
                 if dim < LONG {
                     vector.copy_from_slice(self.noise(i));
