@@ -2,8 +2,10 @@
 //!
 //! A kernel is a value with an `#[inline(always)]` method. [`dispatch`] compiles that method once per
 //! instruction set and picks the widest at run time, so a default build (SSE2 on x86-64) uses AVX2 or AVX-512
-//! where the machine has them. Everything a kernel calls must itself be `#[inline(always)]`: a function that is
-//! not inlined is compiled for the baseline only.
+//! where the machine has them. AVX-512 means that of Ice Lake, Zen 4 and later: to the features that are named
+//! below, `multiversion` adds the rest of Ice Lake's, so earlier processors with AVX-512 use AVX2. Everything a
+//! kernel calls must itself be `#[inline(always)]`: a function that is not inlined is compiled for the baseline
+//! only.
 //!
 //! The results are the same bits on every path. Rust never contracts `a * b + c` into a fused multiply-add, the
 //! kernels never ask for one, and their sums have a fixed order per chain, so wider registers only do more

@@ -406,14 +406,32 @@ pub fn thread_counts() -> &'static [usize] {
     if cfg!(feature = "rayon") { &[1, 2] } else { &[1] }
 }
 
-/// The instruction set that the crate's kernels choose on this machine; the list is that of `src/simd.rs`.
+/// The instruction set that the crate's kernels choose on this machine.
+///
+/// The list for AVX-512 is longer than that of `src/simd.rs`: the crate multiversion asks for all of Ice Lake's set, since
+/// earlier processors slow down where they use it.
 pub fn instruction_set() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
         macro_rules! all {
             ($($feature:tt),+) => { $(std::is_x86_feature_detected!($feature))&&+ };
         }
-        if all!("avx512f", "avx512bw", "avx512dq", "avx512vl") {
+        if all!(
+            "avx512bitalg",
+            "avx512bw",
+            "avx512cd",
+            "avx512dq",
+            "avx512f",
+            "avx512ifma",
+            "avx512vbmi",
+            "avx512vbmi2",
+            "avx512vl",
+            "avx512vnni",
+            "avx512vpopcntdq",
+            "gfni",
+            "vaes",
+            "vpclmulqdq"
+        ) {
             "AVX-512"
         } else if all!("avx2") {
             "AVX2"
