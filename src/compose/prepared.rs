@@ -41,24 +41,24 @@ impl<T: Real> Prepared<T> {
         if !self.nodes.contains(&first) {
             let last = program.place(steps.end - 1).node;
             let count = (ROOM / len.saturating_mul(size_of::<T>())).clamp(1, last - first + 1);
-            (self.nodes, self.len) = (first..first, len);
+            self.len = len;
             self.numbers.clear();
             self.numbers.reserve_exact(count * len);
-            for &t in &grid.nodes()[first..first + count] {
-                let begin = self.numbers.len();
-                self.numbers.resize(begin + len, T::default());
-                if model.prepare(t, &mut self.numbers[begin..]).is_err() {
-                    break;
-                }
-                self.nodes.end += 1;
-            }
+            self.numbers.resize(count * len, T::default());
+            let nodes = grid.nodes()[first..].iter().zip(self.numbers.chunks_exact_mut(len));
+            let ready = nodes.map(|(&t, own)| model.prepare(t, own)).take_while(Result::is_ok).count();
+            self.nodes = first..first + ready;
         }
         steps.end.min(program.first_step_at(self.nodes.end.max(first + 1)))
     }
 
     /// What was prepared at a node.
+    #[inline]
     pub fn at(&self, node: usize) -> Option<&[T]> {
-        let k = node.checked_sub(self.nodes.start).filter(|_| node < self.nodes.end)?;
-        Some(&self.numbers[k * self.len..(k + 1) * self.len])
+        if !self.nodes.contains(&node) {
+            return None;
+        }
+        let begin = (node - self.nodes.start) * self.len;
+        self.numbers.get(begin..begin + self.len)
     }
 }

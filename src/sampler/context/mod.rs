@@ -115,16 +115,6 @@ impl<'a, T: Real> StepContext<'a, T> {
         self.setting = step;
     }
 
-    /// Turns to the next step of the same rule at the same node.
-    #[inline]
-    pub(crate) fn turn_to_next(&mut self) {
-        let vectors = self.setting.vectors as u64;
-        self.setting.number += 1;
-        self.setting.first_vector += vectors;
-        self.setting.ahead -= vectors;
-        self.finite = false;
-    }
-
     /// Says whether all states are finite.
     pub(super) fn set_finite(&mut self, finite: bool) {
         self.finite = finite;

@@ -90,7 +90,13 @@ impl<'a, T: Real> StepContext<'a, T> {
     }
 
     /// As `score_into`, but scores may come out that are not finite. False if the call failed; then they were seen to.
-    pub(super) fn score_unchecked(&mut self, t: f64, x: &[T], out: &mut [T]) -> bool {
+    fn score_unchecked(&mut self, t: f64, x: &[T], out: &mut [T]) -> bool {
+        self.score_prepared(t, self.prepared_for(t), x, out)
+    }
+
+    /// As `score_unchecked`, with what the model prepared for the time.
+    #[inline]
+    pub(super) fn score_prepared(&mut self, t: f64, prepared: Option<&[T]>, x: &[T], out: &mut [T]) -> bool {
         assert_eq!(x.len(), out.len(), "a step scored slices of two lengths");
         let noise = &self.workspace.noise;
         let (dim, first) = (noise.dim(), noise.first_chain());
@@ -98,7 +104,6 @@ impl<'a, T: Real> StepContext<'a, T> {
         let n = if x.len() == dim * noise.n_chains() { noise.n_chains() } else { x.len() / dim };
         assert_eq!(x.len(), dim * n, "a step scored slices that are no whole chains of dimension {dim}");
         self.evaluations += n as u64;
-        let prepared = self.prepared_for(t);
         let scratch = &mut self.workspace.model[..];
         // the views are made where they are handed over: copies of them would wait for each other in memory
         let scored = match prepared {
@@ -128,7 +133,7 @@ impl<'a, T: Real> StepContext<'a, T> {
 
     /// What the model prepared for a time.
     #[inline]
-    fn prepared_for(&self, t: f64) -> Option<&'a [T]> {
+    pub(super) fn prepared_for(&self, t: f64) -> Option<&'a [T]> {
         match self.prepared {
             [Some((time, prepared)), _] | [_, Some((time, prepared))] if time.to_bits() == t.to_bits() => {
                 Some(prepared)
