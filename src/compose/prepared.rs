@@ -41,13 +41,17 @@ impl<T: Real> Prepared<T> {
         if !self.nodes.contains(&first) {
             let last = program.place(steps.end - 1).node;
             let count = (ROOM / len.saturating_mul(size_of::<T>())).clamp(1, last - first + 1);
-            self.len = len;
+            (self.nodes, self.len) = (first..first, len);
             self.numbers.clear();
             self.numbers.reserve_exact(count * len);
-            self.numbers.resize(count * len, T::default());
-            let nodes = grid.nodes()[first..].iter().zip(self.numbers.chunks_exact_mut(len));
-            let ready = nodes.map(|(&t, own)| model.prepare(t, own)).take_while(Result::is_ok).count();
-            self.nodes = first..first + ready;
+            for &t in &grid.nodes()[first..first + count] {
+                let begin = self.numbers.len();
+                self.numbers.resize(begin + len, T::default());
+                if model.prepare(t, &mut self.numbers[begin..]).is_err() {
+                    break;
+                }
+                self.nodes.end += 1;
+            }
         }
         steps.end.min(program.first_step_at(self.nodes.end.max(first + 1)))
     }

@@ -491,7 +491,7 @@ impl Components {
 
     /// The scores from the constants of a time. `room` has [`scratch_len`](Self::scratch_len) elements or what is left of
     /// them behind the constants. False if some chain may have left the range of T; then its score has no meaning.
-    #[inline]
+    #[inline(always)]
     pub fn prepared_score_into<T: Real>(&self, prepared: &[T], x: &[T], out: &mut [T], room: &mut [T]) -> bool {
         if self.rows.is_empty() {
             return self.many_score_into(prepared, x, out, room);
@@ -533,7 +533,7 @@ impl Components {
     }
 
     /// The scores of isotropic components in `D` coordinates.
-    #[inline]
+    #[inline(always)]
     fn few_score_into<T: Real, const D: usize>(
         &self,
         mut prepared: &[T],

@@ -20,4 +20,5 @@ mod predictors;
 mod single_step;
 #[cfg(feature = "serde")]
 mod step_records;
+mod stretches;
 mod trajectories;

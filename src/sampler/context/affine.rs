@@ -10,12 +10,12 @@ impl<'a, T: Real> StepContext<'a, T> {
     /// One affine step in place, with the score at time `at`.
     pub fn affine(&mut self, step: AffineStep, at: f64, x: &mut [T]) {
         let prepared = self.prepared_for(at);
-        self.affine_steps(std::iter::once((step, at, prepared)), x);
+        self.affine_steps(std::iter::repeat_n((step, at, prepared), 1), x);
     }
 
-    /// Affine steps in place, from this one on, up to one that leaves some chain to be stopped: the coefficients of each, the
-    /// time of its score, and what the model prepared for that. All are steps of one rule, and neighbours in its stream. The
-    /// result is how many were done.
+    /// Affine steps in place, up to one after which some chain has to be stopped. Each comes with its coefficients, the time
+    /// of its score, and what the model prepared for that. The first is the step that the context was turned to; the others
+    /// follow it in the stream of its rule. The result is how many were done.
     pub(crate) fn affine_steps(
         &mut self,
         steps: impl Iterator<Item = (AffineStep, f64, Option<&'a [T]>)>,
@@ -64,7 +64,7 @@ impl<'a, T: Real> StepContext<'a, T> {
     }
 
     /// `combine`, and whether all states are finite.
-    #[inline]
+    #[inline(always)]
     fn combine_and_check(&mut self, step: AffineStep, index: usize, score: &[T], x: &mut [T]) -> bool {
         // as a change of x, so that a state coefficient near 1 is not rounded to the scalar
         let (a, b, c) = (T::of(step.state - 1.0), T::of(step.score), T::of(step.noise));

@@ -95,7 +95,7 @@ impl<'a, T: Real> StepContext<'a, T> {
     }
 
     /// As `score_unchecked`, with what the model prepared for the time.
-    #[inline]
+    #[inline(always)]
     pub(super) fn score_prepared(&mut self, t: f64, prepared: Option<&[T]>, x: &[T], out: &mut [T]) -> bool {
         assert_eq!(x.len(), out.len(), "a step scored slices of two lengths");
         let noise = &self.workspace.noise;
