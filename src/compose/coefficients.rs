@@ -11,13 +11,15 @@ use crate::sampler::{AffineStep, Sums};
 #[derive(Debug, Clone)]
 pub(super) struct Coefficients {
     affine: Vec<Option<AffineStep>>,
+    /// Whether all are there.
+    all_affine: bool,
     /// As long as its last step needs it: empty for the rules that have none.
     sums: Vec<Option<Box<Sums>>>,
 }
 
 impl Coefficients {
     pub fn with_capacity(nodes: usize) -> Self {
-        Self { affine: Vec::with_capacity(nodes), sums: Vec::new() }
+        Self { affine: Vec::with_capacity(nodes), all_affine: true, sums: Vec::new() }
     }
 
     /// Adds the step from the next node, of whichever form its rule gives.
@@ -28,6 +30,7 @@ impl Coefficients {
         sums: impl FnOnce() -> Result<Option<Sums>, ParameterError>,
     ) -> Result<(), ParameterError> {
         self.affine.push(affine);
+        self.all_affine &= affine.is_some();
         if affine.is_some() { Ok(()) } else { self.push_sums(sums()?) }
     }
 
@@ -49,11 +52,12 @@ impl Coefficients {
     #[inline(always)]
     pub fn push_unknown(&mut self) {
         self.affine.push(None);
+        self.all_affine = false;
     }
 
     /// Whether all steps are affine, or there are none.
     pub fn all_affine(&self) -> bool {
-        self.affine.iter().all(Option::is_some)
+        self.all_affine
     }
 
     /// Whether no step is a list of sums.
@@ -64,7 +68,7 @@ impl Coefficients {
     /// The step from a node, if it is affine.
     #[inline]
     pub fn affine(&self, node: usize) -> Option<AffineStep> {
-        self.affine[node]
+        *self.affine.get(node)?
     }
 
     /// The step from a node, if it is a list of sums.
@@ -76,7 +80,7 @@ impl Coefficients {
     /// Evaluations of the score per chain in the step from a node: of its stages, of an affine step, or of the rule's own.
     #[inline]
     pub fn nfe(&self, node: usize, of_affine: usize, own: impl FnOnce() -> usize) -> u64 {
-        if self.affine[node].is_some() {
+        if self.affine(node).is_some() {
             return of_affine as u64;
         }
         self.sums(node).map_or_else(own, Sums::nfe) as u64

@@ -8,8 +8,8 @@ use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::{
-    Adjustment, AllFinite, BadScore, ChainFailure, Corrector, Evaluations, FailureCause, Predictor, Recorder,
-    StepContext, StepKind, StepSetting, Workspace,
+    Adjustment, AffineStep, AllFinite, BadScore, ChainFailure, Corrector, Evaluations, FailureCause, Predictor,
+    Recorder, StepContext, StepKind, StepSetting, Workspace,
 };
 use crate::score::ScoreModel;
 use crate::simd::dispatch;
@@ -143,33 +143,58 @@ impl<T: Real> Engine<'_, T> {
     ) -> Option<At> {
         let cx = StepContext::new((self.process, self.grid), self.score, ws, parked);
         let mut cx = cx.recorded_by(self.recorder);
-        // the corrector's affine step at the node: its further steps there differ in their number alone
-        let mut repeated = None;
         while at.step < end {
-            let now = *at;
-            let Place { kind, node, inner } = now.place;
-            let (known, finite) = match repeated {
-                Some(step) if kind == StepKind::Corrector && inner > 0 => {
-                    cx.turn_to_next();
-                    cx.affine(step, self.grid.node(node), x.as_mut_slice());
-                    (true, cx.left_finite())
-                }
-                _ => {
-                    let corrects = kind == StepKind::Corrector;
-                    repeated = if corrects { self.program.corrections.affine(node) } else { None };
-                    self.step(now.place, end - now.step - 1, x.reborrow(), &mut cx)
-                }
+            let (first, left) = (*at, end - at.step);
+            let Place { kind, node, .. } = first.place;
+            let affine = self.program.affine(first.place);
+            let prepared = |node: usize| self.prepared.at(node).map(|numbers| (self.grid.node(node), numbers));
+            // the next node is of use to the steps that take several scores
+            let next = if affine.is_none() { prepared(node + 1) } else { None };
+            cx.turn_to(self.setting(first.place, left - 1), [prepared(node), next]);
+            let (done, known) = match affine {
+                Some(step) => (self.affine_steps(step, first.place, left, x.as_mut_slice(), &mut cx), true),
+                None => (1, self.step(first.place, x.reborrow(), &mut cx)),
             };
             result.evaluations.add(kind, cx.take_evaluations());
             if !known {
-                self.collect(now.place, cx.take_adjustment(), result);
+                self.collect(first.place, cx.take_adjustment(), result);
             }
-            *at = At { step: now.step + 1, place: self.program.after(now.place) };
-            if cx.has_bad() || !(finite || dispatch(AllFinite(x.as_slice()))) {
-                return Some(now);
+            let last = At { step: first.step + done - 1, place: first.place.later(done - 1) };
+            *at = At { step: last.step + 1, place: self.program.after(last.place) };
+            if cx.has_bad() || !(known && cx.left_finite() || dispatch(AllFinite(x.as_slice()))) {
+                return Some(last);
             }
         }
         None
+    }
+
+    /// Affine steps, from one whose coefficients these are on, as many as follow each other in one stream, up to `left`. The
+    /// result is how many were done: fewer if chains failed in the last.
+    fn affine_steps<'a>(
+        &'a self,
+        first: AffineStep,
+        Place { kind, node, inner }: Place,
+        left: u64,
+        x: &mut [T],
+        cx: &mut StepContext<'a, T>,
+    ) -> u64 {
+        let program = self.program;
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let at = |step: AffineStep, node: usize| (step, self.grid.node(node), self.prepared.at(node));
+        match kind {
+            // the same step again and again
+            StepKind::Corrector => {
+                let here = program.counts[node] - inner as usize;
+                cx.affine_steps(std::iter::repeat_n(at(first, node), here.min(left)), x)
+            }
+            // from node to node, up to one where there is something to correct
+            StepKind::Predictor => {
+                let nodes = (node..self.grid.n_steps()).take(left);
+                let nodes = nodes.take_while(|&k| k == node || program.counts[k] == 0);
+                cx.affine_steps(nodes.map_while(|k| Some(at(program.predictions.affine(k)?, k))), x)
+            }
+            StepKind::Denoise => cx.affine_steps(std::iter::repeat_n(at(first, node), 1), x),
+        }
     }
 
     /// Adds what a rule's step accepted.
@@ -207,63 +232,49 @@ impl<T: Real> Engine<'_, T> {
         }
     }
 
-    /// One step of one tile; `left` more steps follow it. The result says whether the step's coefficients are known, and
-    /// whether the step has seen that all states are finite.
-    #[inline(always)]
-    fn step<'a>(
-        &'a self,
-        place: Place,
-        left: u64,
-        mut x: BatchViewMut<'_, T>,
-        cx: &mut StepContext<'a, T>,
-    ) -> (bool, bool) {
-        let Place { kind, node, inner } = place;
-        let (program, time) = (self.program, self.grid.node(node));
-        // the stream, the step's number in it, the steps of the stream that follow, and the coefficients
-        let (phase, stream_node, number, after, rule, affine) = match kind {
-            StepKind::Corrector => {
-                let after = program.counts[node] as u64 - inner - 1;
-                (Phase::Corrector, node, inner, after, 1, program.corrections.affine(node))
-            }
-            StepKind::Predictor => {
-                let after = (self.grid.n_steps() - node - 1) as u64;
-                (Phase::Predictor, 0, node as u64, after, 0, program.predictions.affine(node))
-            }
+    /// Where a step stands in its stream; `left` more steps follow it.
+    fn setting(&self, Place { kind, node, inner }: Place, left: u64) -> StepSetting {
+        let program = self.program;
+        // the stream, the step's number in it, the steps of the stream that follow, and whose step it is
+        let (phase, stream_node, number, after, rule) = match kind {
+            StepKind::Corrector => (Phase::Corrector, node, inner, program.counts[node] as u64 - inner - 1, Some(1)),
+            StepKind::Predictor => (Phase::Predictor, 0, node as u64, (self.grid.n_steps() - node - 1) as u64, Some(0)),
             // it draws nothing
-            StepKind::Denoise => (Phase::Predictor, 0, 0, 0, 0, program.denoise),
+            StepKind::Denoise => (Phase::Predictor, 0, 0, 0, None),
         };
-        let draws = kind != StepKind::Denoise;
-        let vectors = if draws { program.noise_vectors[rule] } else { 0 };
-        let setting = StepSetting {
+        let vectors = rule.map_or(0, |rule: usize| program.noise_vectors[rule]);
+        StepSetting {
             corrects: kind == StepKind::Corrector,
             number,
-            uniforms: if draws { program.uniforms[rule] } else { 0 },
+            uniforms: rule.map_or(0, |rule| program.uniforms[rule]),
             stream: Stream { phase, node: stream_node as u32 },
             vectors,
             first_vector: number * vectors as u64,
             ahead: after.min(left).saturating_mul(vectors as u64),
-        };
-        let prepared = |node: usize| self.prepared.at(node).map(|numbers| (self.grid.node(node), numbers));
-        // the next node is of use to the steps that take several scores
-        cx.turn_to(setting, [prepared(node), if affine.is_none() { prepared(node + 1) } else { None }]);
-        if let Some(step) = affine {
-            cx.affine(step, time, x.as_mut_slice());
-            return (true, cx.left_finite());
         }
+    }
+
+    /// One step that is not affine. The result says whether its coefficients are known.
+    fn step<'a>(
+        &'a self,
+        Place { kind, node, inner }: Place,
+        mut x: BatchViewMut<'_, T>,
+        cx: &mut StepContext<'a, T>,
+    ) -> bool {
         let sums = match kind {
-            StepKind::Corrector => program.correction(node, inner),
-            _ => program.predictions.sums(node),
+            StepKind::Corrector => self.program.correction(node, inner),
+            _ => self.program.predictions.sums(node),
         };
         match (sums, kind) {
             (Some(step), _) => {
                 step.carry_out(cx, x.as_mut_slice());
-                return (true, cx.left_finite());
+                return true;
             }
             // a rule of its own may touch the states after its last affine step
-            (None, StepKind::Corrector) => self.corrector.correct(cx, time, x),
+            (None, StepKind::Corrector) => self.corrector.correct(cx, self.grid.node(node), x),
             (None, _) => self.predictor.predict(cx, self.grid.interval(node), x),
         }
-        (false, false)
+        false
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`PredictorCorrector`]: the sampler.
 
-use super::program::{PlannedStep, Program};
+use super::program::{Known, PlannedStep, Program};
 use super::schedule::Schedule;
 use crate::error::ParameterError;
 use crate::grid::TimeGrid;
@@ -110,7 +110,11 @@ impl<S: ScoreModel, F: ForwardProcess> ReverseSolver<S, F> {
     pub fn under(process: F, score: S, grid: TimeGrid) -> Result<Self, ParameterError> {
         let counts = vec![0; grid.nodes().len()];
         let (predictor, corrector) = (EulerMaruyama, NoCorrector);
-        Self::assemble(Parts { score, process, predictor, corrector, grid, denoise: false, prior: None }, counts, None)
+        Self::assemble(
+            Parts { score, process, predictor, corrector, grid, denoise: false, prior: None },
+            (counts, Known::default()),
+            None,
+        )
     }
 }
 
@@ -143,7 +147,7 @@ impl<S: ScoreModel, C: Corrector<S::Scalar>, F: ForwardProcess> LangevinSampler<
         let (grid, counts) = (TimeGrid::single(t)?, vec![n_steps]);
         Self::assemble(
             Parts { score, process, predictor: NoPredictor, corrector, grid, denoise: false, prior: None },
-            counts,
+            (counts, Known::default()),
             None,
         )
     }
@@ -152,10 +156,14 @@ impl<S: ScoreModel, C: Corrector<S::Scalar>, F: ForwardProcess> LangevinSampler<
 impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::Scalar>>
     PredictorCorrector<S, F, P, C>
 {
-    /// What every constructor ends with.
-    fn assemble(parts: Parts<S, F, P, C>, counts: Vec<usize>, tile: Option<usize>) -> Result<Self, ParameterError> {
+    /// What every constructor ends with; `known` is what an earlier one has computed of the same.
+    fn assemble(
+        parts: Parts<S, F, P, C>,
+        (counts, known): (Vec<usize>, Known),
+        tile: Option<usize>,
+    ) -> Result<Self, ParameterError> {
         let Parts { score, process, predictor, corrector, grid, denoise, prior } = &parts;
-        let mut program = Program::new(process, predictor, corrector, score.dim(), grid, counts, *denoise)?;
+        let mut program = Program::new(process, predictor, corrector, score.dim(), grid, counts, *denoise, known)?;
         if let Some(prior) = prior {
             program.enter(&format!("{prior:?}"));
         }
@@ -170,7 +178,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         let Parts { score, predictor, corrector, grid, denoise, prior, .. } = self.parts;
         PredictorCorrector::assemble(
             Parts { score, process, predictor, corrector, grid, denoise, prior },
-            self.program.counts,
+            (self.program.counts, Known::default()),
             self.tile,
         )
     }
@@ -186,7 +194,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         let Parts { score, process, corrector, grid, denoise, prior, .. } = self.parts;
         PredictorCorrector::assemble(
             Parts { score, process, predictor, corrector, grid, denoise, prior },
-            self.program.counts,
+            self.program.without_predictions(),
             self.tile,
         )
     }
@@ -205,7 +213,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         let counts = schedule.counts(grid.n_steps())?;
         PredictorCorrector::assemble(
             Parts { score, process, predictor, corrector, grid, denoise, prior },
-            counts,
+            (counts, self.program.without_corrections()),
             self.tile,
         )
     }
@@ -238,7 +246,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// # Errors
     /// [`ParameterError`] if there is no noise at the last node.
     pub fn with_final_denoising(self) -> Result<Self, ParameterError> {
-        Self::assemble(Parts { denoise: true, ..self.parts }, self.program.counts, self.tile)
+        Self::assemble(Parts { denoise: true, ..self.parts }, self.program.with_both(), self.tile)
     }
 
     /// Starts the chains from this Gaussian instead of `N(0, sigma^2 I)`: the marginal of a fit to the data, say.
@@ -260,7 +268,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     /// ```
     pub fn with_prior(self, prior: Gaussian) -> Result<Self, ParameterError> {
         ParameterError::same("the prior", "coordinates", self.parts.score.dim(), prior.dim())?;
-        Self::assemble(Parts { prior: Some(prior), ..self.parts }, self.program.counts, self.tile)
+        Self::assemble(Parts { prior: Some(prior), ..self.parts }, self.program.with_both(), self.tile)
     }
 
     /// Sets the number of chains that a thread takes through the steps together. It never changes a result.

@@ -49,7 +49,8 @@ impl<T: Real> Prepared<T> {
             let count = (ROOM / bytes).max((SHARED_ROOM / bytes).min(n_threads())).clamp(1, last - first + 1);
             self.numbers.clear();
             self.numbers.reserve_exact(count * len);
-            self.numbers.resize(count * len, T::default());
+            // node by node, as counters of instructions take one large fill byte by byte
+            (1..=count).for_each(|nodes| self.numbers.resize(nodes * len, T::default()));
             let node = |i: usize, numbers: &mut [T]| model.prepare(grid.node(first + i), numbers).is_ok();
             (self.nodes, self.len) = (first..first + pieces_done(&mut self.numbers, len, node), len);
         }
@@ -57,8 +58,12 @@ impl<T: Real> Prepared<T> {
     }
 
     /// What was prepared at a node.
+    #[inline]
     pub fn at(&self, node: usize) -> Option<&[T]> {
-        let k = node.checked_sub(self.nodes.start).filter(|_| node < self.nodes.end)?;
-        Some(&self.numbers[k * self.len..(k + 1) * self.len])
+        if !self.nodes.contains(&node) {
+            return None;
+        }
+        let begin = (node - self.nodes.start) * self.len;
+        self.numbers.get(begin..begin + self.len)
     }
 }

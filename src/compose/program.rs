@@ -16,7 +16,7 @@ pub(super) struct Program {
     pub counts: Vec<usize>,
     /// The predictor's step from each node but the last.
     pub predictions: Coefficients,
-    /// The corrector's step at each node, if there is one.
+    /// The corrector's step at each node up to the last where it works.
     pub corrections: Coefficients,
     /// The corrector's first step at a node, where it differs from the others there.
     first_corrections: Coefficients,
@@ -38,6 +38,15 @@ pub(super) struct Program {
     first_step: Vec<u64>,
     /// A hash of everything but the score model, to refuse runs of other samplers.
     pub fingerprint: u64,
+}
+
+/// What a sampler of the same process and grid has computed and checked, to be taken over by one that differs in the rest.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The predictor's steps, if the predictor is the same.
+    predictions: Option<Coefficients>,
+    /// The corrector's steps and its first ones, if corrector and counts are the same.
+    corrections: Option<[Coefficients; 2]>,
 }
 
 /// A step and where it stands.
@@ -78,7 +87,8 @@ pub struct PlannedStep {
 const VALUES: &str = "values 2";
 
 impl Program {
-    /// Computes and checks the program of a sampler of `dim` coordinates.
+    /// Computes and checks the program of a sampler of `dim` coordinates, but for what is known.
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of a sampler")]
     pub fn new<T: Real>(
         process: &dyn ForwardProcess,
         predictor: &dyn Predictor<T>,
@@ -87,6 +97,7 @@ impl Program {
         grid: &TimeGrid,
         counts: Vec<usize>,
         denoise: bool,
+        known: Known,
     ) -> Result<Self, ParameterError> {
         ParameterError::not_empty("the score model's dim", dim)?;
         process.check_grid(grid)?;
@@ -96,32 +107,25 @@ impl Program {
         let noise_vectors = [predictor.noise_vectors(), corrector.noise_vectors()];
         let uniforms = [predictor.uniforms(), corrector.uniforms()];
         check_room(noise_vectors, uniforms, dim, grid, &counts)?;
-        let mut predictions = Coefficients::with_capacity(grid.n_steps());
-        for (node, over) in grid.intervals().enumerate() {
-            let sums = || Sums::of_predictor(predictor, &StepSite::new(process, grid, node));
-            predictions.push(predictor.affine_step(process, over), sums)?;
-        }
-        let mut corrections = Coefficients::with_capacity(counts.len());
-        for (&t, &count) in grid.nodes().iter().zip(&counts) {
-            if count == 0 {
-                corrections.push_unknown();
-            } else {
-                corrections.push(corrector.affine_step(process, t), || {
-                    Ok(corrector.staged_step(process, t)?.map(Sums::Staged))
-                })?;
-            }
-        }
-        let mut first_corrections = Coefficients::with_capacity(0);
-        if !corrections.no_sums() {
-            for (node, &t) in grid.nodes().iter().enumerate().filter(|&(node, _)| corrections.sums(node).is_some()) {
-                first_corrections.push_at(node, corrector.first_staged_step(process, t)?.map(Sums::Staged));
-            }
-        }
+        let new_predictions = known.predictions.is_none();
+        let predictions = match known.predictions {
+            Some(predictions) => predictions,
+            None => predictions_of(process, predictor, grid)?,
+        };
+        let new_corrections = known.corrections.is_none();
+        let [corrections, first_corrections] = match known.corrections {
+            Some(corrections) => corrections,
+            None => corrections_of(process, corrector, grid, &counts)?,
+        };
         let denoise = if denoise { Some(denoising_step(process, grid.early_stop())?) } else { None };
         let memory_vectors = [predictor.memory_vectors(), corrector.memory_vectors()];
-        predictions.check::<T>(noise_vectors[0], memory_vectors[0], dim, process, grid)?;
-        corrections.check::<T>(noise_vectors[1], memory_vectors[1], dim, process, grid)?;
-        first_corrections.check::<T>(noise_vectors[1], memory_vectors[1], dim, process, grid)?;
+        if new_predictions {
+            predictions.check::<T>(noise_vectors[0], memory_vectors[0], dim, process, grid)?;
+        }
+        if new_corrections {
+            corrections.check::<T>(noise_vectors[1], memory_vectors[1], dim, process, grid)?;
+            first_corrections.check::<T>(noise_vectors[1], memory_vectors[1], dim, process, grid)?;
+        }
         denoise.map_or(Ok(()), |step| step.check::<T>(0, grid.early_stop()))?;
         let mut nfe = u64::from(denoise.is_some());
         let (of_predictor, of_corrector) = (predictor.nfe(), corrector.nfe());
@@ -150,12 +154,13 @@ impl Program {
             .map(|(steps, (own, kept))| steps.working_vectors(own).saturating_add(kept))
             .max()
             .unwrap_or(0);
-        let mut first_step = vec![0];
+        let mut first_step = Vec::with_capacity(counts.len() + 1);
         let mut steps = 0;
-        for (k, &count) in counts.iter().enumerate() {
+        first_step.push(steps);
+        first_step.extend(counts.iter().enumerate().map(|(k, &count)| {
             steps += count as u64 + u64::from(k < grid.n_steps());
-            first_step.push(steps);
-        }
+            steps
+        }));
         let mut hash = Fnv::default();
         for part in [VALUES, &format!("{process:?}"), &format!("{predictor:?}"), &format!("{corrector:?}")] {
             hash.eat(part.as_bytes());
@@ -183,6 +188,22 @@ impl Program {
         })
     }
 
+    /// Its counts, and what a sampler can take over whose parts are all the same but the predictor.
+    pub fn without_predictions(self) -> (Vec<usize>, Known) {
+        (self.counts, Known { predictions: None, corrections: Some([self.corrections, self.first_corrections]) })
+    }
+
+    /// What a sampler can take over whose parts are all the same but corrector and counts.
+    pub fn without_corrections(self) -> Known {
+        Known { predictions: Some(self.predictions), corrections: None }
+    }
+
+    /// Its counts, and what a sampler can take over with the same predictor and the same corrector.
+    pub fn with_both(self) -> (Vec<usize>, Known) {
+        let corrections = Some([self.corrections, self.first_corrections]);
+        (self.counts, Known { predictions: Some(self.predictions), corrections })
+    }
+
     /// Enters one more part of the sampler into the fingerprint.
     pub fn enter(&mut self, part: &str) {
         let mut hash = Fnv(self.fingerprint);
@@ -197,13 +218,18 @@ impl Program {
 
     /// Step number `step` with its coefficients; `grid` is the one the program was made for.
     pub fn planned(&self, step: u64, grid: &TimeGrid) -> PlannedStep {
-        let Place { kind, node, .. } = self.place(step);
-        let affine = match kind {
+        let place = self.place(step);
+        let Place { kind, node, .. } = place;
+        PlannedStep { kind, node, time: grid.node(node), affine: self.affine(place) }
+    }
+
+    /// The coefficients of a step, if it is affine.
+    pub fn affine(&self, Place { kind, node, .. }: Place) -> Option<AffineStep> {
+        match kind {
             StepKind::Corrector => self.corrections.affine(node),
             StepKind::Predictor => self.predictions.affine(node),
             StepKind::Denoise => self.denoise,
-        };
-        PlannedStep { kind, node, time: grid.node(node), affine }
+        }
     }
 
     /// The corrector's step number `inner` at a node, if it is a list of sums.
@@ -260,10 +286,59 @@ impl Program {
 }
 
 impl Place {
+    /// The place so many steps later, among steps of one rule that follow each other: at the same node, or from node to node.
+    pub fn later(self, steps: u64) -> Self {
+        match self.kind {
+            StepKind::Corrector => Self { inner: self.inner + steps, ..self },
+            StepKind::Predictor => Self { node: self.node + steps as usize, ..self },
+            StepKind::Denoise => self,
+        }
+    }
+
     /// The node where the chains stand after the step.
     pub fn node_after(self) -> usize {
         self.node + usize::from(self.kind == StepKind::Predictor)
     }
+}
+
+/// The predictor's step from each node but the last.
+fn predictions_of<T: Real>(
+    process: &dyn ForwardProcess,
+    predictor: &dyn Predictor<T>,
+    grid: &TimeGrid,
+) -> Result<Coefficients, ParameterError> {
+    let mut predictions = Coefficients::with_capacity(grid.n_steps());
+    for (node, over) in grid.intervals().enumerate() {
+        let sums = || Sums::of_predictor(predictor, &StepSite::new(process, grid, node));
+        predictions.push(predictor.affine_step(process, over), sums)?;
+    }
+    Ok(predictions)
+}
+
+/// The corrector's step at each node up to the last where it works, and its first step there where that is another.
+fn corrections_of<T: Real>(
+    process: &dyn ForwardProcess,
+    corrector: &dyn Corrector<T>,
+    grid: &TimeGrid,
+    counts: &[usize],
+) -> Result<[Coefficients; 2], ParameterError> {
+    let nodes = counts.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
+    let mut corrections = Coefficients::with_capacity(nodes);
+    for (&t, &count) in grid.nodes().iter().zip(&counts[..nodes]) {
+        if count == 0 {
+            corrections.push_unknown();
+        } else {
+            corrections
+                .push(corrector.affine_step(process, t), || Ok(corrector.staged_step(process, t)?.map(Sums::Staged)))?;
+        }
+    }
+    let mut first_corrections = Coefficients::with_capacity(0);
+    if !corrections.no_sums() {
+        for (node, &t) in grid.nodes().iter().enumerate().filter(|&(node, _)| corrections.sums(node).is_some()) {
+            first_corrections.push_at(node, corrector.first_staged_step(process, t)?.map(Sums::Staged));
+        }
+    }
+    Ok([corrections, first_corrections])
 }
 
 /// Refuses steps that nobody would do.
@@ -349,7 +424,7 @@ impl Fnv {
 
 #[cfg(test)]
 mod tests {
-    use super::Program;
+    use super::{Known, Program};
     use crate::prelude::*;
     use crate::sampler::NoCorrector;
 
@@ -358,7 +433,10 @@ mod tests {
         let grid = TimeGrid::uniform(1.0, 0.1, 50).unwrap();
         let vectors = |predictor: &dyn Predictor<f64>, corrector: &dyn Corrector<f64>, steps: usize| {
             let counts = vec![steps; 51];
-            Program::new(&OrnsteinUhlenbeck, predictor, corrector, 4, &grid, counts, true).unwrap().working_vectors
+            let known = Known::default();
+            Program::new(&OrnsteinUhlenbeck, predictor, corrector, 4, &grid, counts, true, known)
+                .unwrap()
+                .working_vectors
         };
         let alone = |predictor: &dyn Predictor<f64>| vectors(predictor, &NoCorrector, 0);
         // state and score

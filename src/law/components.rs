@@ -23,7 +23,7 @@
 
 use super::component_kernel::{Blocks, Linear, LinearConstants, Placed};
 use super::few_coordinates::{FEW, Few, InBlocks, OneByOne, PrepareFew, WIDTH, in_blocks, rows_of_group};
-use super::lanes::{AtTime, LANES, Lane, Room, Shape};
+use super::lanes::{AtTime, LANES, Room, Shape};
 use super::law_trait::Constants;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::math::portable::{exp, ln};
@@ -379,6 +379,13 @@ impl Components {
             Form::Products
         };
         let lost = if form == Form::Dots { 0.5 * std::f64::consts::LOG2_E * square } else { 0.0 };
+        if !self.rows.is_empty() {
+            return match d {
+                1 => self.prepare_few::<T, 1>(at, form, steepest, lost, prepared),
+                2 => self.prepare_few::<T, 2>(at, form, steepest, lost, prepared),
+                _ => self.prepare_few::<T, FEW>(at, form, steepest, lost, prepared),
+            };
+        }
         take_mut(&mut prepared, 1)[0] = form.write();
         let origin = take_mut(&mut prepared, d);
         if form == Form::Differences {
@@ -387,19 +394,6 @@ impl Components {
             for (o, m) in origin.iter_mut().zip(&self.middle) {
                 *o = T::of(at.scale * m);
             }
-        }
-        if !self.rows.is_empty() {
-            let to = prepared.as_chunks_mut::<WIDTH>().0;
-            match d {
-                1 => self.prepare_few::<T, 1>(at, form, lost, origin, to),
-                2 => self.prepare_few::<T, 2>(at, form, lost, origin, to),
-                _ => self.prepare_few::<T, FEW>(at, form, lost, origin, to),
-            }
-            if !self.equal {
-                let log_weights = to.chunks_exact_mut(rows_of_group(d)).flat_map(|group| &mut group[d + 2]);
-                self.write_log_weights(at, log_weights.take(n));
-            }
-            return;
         }
         dispatch(Placed { scale: at.scale, from: &self.means, origin, to: take_mut(&mut prepared, n * d) });
         let precisions = take_mut(&mut prepared, self.variances.len());
@@ -423,17 +417,27 @@ impl Components {
         }
     }
 
+    /// `prepare` for few coordinates: in front of the rows stand the form's number and the origin.
     fn prepare_few<T: Real, const D: usize>(
         &self,
         at: Transition,
         form: Form,
+        steepest: f64,
         lost: f64,
-        origin: &[T],
-        to: &mut [[T; WIDTH]],
+        mut prepared: &mut [T],
     ) {
-        let Ok(origin) = origin.try_into() else { unreachable!("the origin has D coordinates") };
-        let (dots, from) = (form == Form::Dots, &self.rows[..]);
-        dispatch(PrepareFew::<T, D> { at, equal: self.equal, dots, lost, origin, from, to });
+        take_mut(&mut prepared, 1)[0] = form.write();
+        let mut origin = [T::default(); D];
+        if form != Form::Differences {
+            origin.iter_mut().zip(&self.middle).for_each(|(o, m)| *o = T::of(at.scale * m));
+        }
+        take_mut(&mut prepared, D).copy_from_slice(&origin);
+        let (equal, from, to) = (self.equal.then_some(steepest), &self.rows[..], prepared.as_chunks_mut::<WIDTH>().0);
+        dispatch(PrepareFew { at, equal, dots: form == Form::Dots, lost, origin, from, to });
+        if !self.equal {
+            let log_weights = to.chunks_exact_mut(rows_of_group(D)).flat_map(|group| &mut group[D + 2]);
+            self.write_log_weights(at, log_weights.take(self.len()));
+        }
     }
 
     /// `log2(w_k / sqrt(det C_k))`, relative to the first component so that T need not hold the determinant.
@@ -456,7 +460,20 @@ impl Components {
 
     /// The scores from the constants of a time. `room` has [`scratch_len`](Self::scratch_len) elements or what is left of
     /// them behind the constants. False if some chain may have left the range of T; then its score has no meaning.
-    pub fn prepared_score_into<T: Real>(&self, mut prepared: &[T], x: &[T], out: &mut [T], room: &mut [T]) -> bool {
+    #[inline(always)]
+    pub fn prepared_score_into<T: Real>(&self, prepared: &[T], x: &[T], out: &mut [T], room: &mut [T]) -> bool {
+        if self.rows.is_empty() {
+            return self.many_score_into(prepared, x, out, room);
+        }
+        match self.dim {
+            1 => self.few_score_into::<T, 1>(prepared, x, out, room),
+            2 => self.few_score_into::<T, 2>(prepared, x, out, room),
+            _ => self.few_score_into::<T, FEW>(prepared, x, out, room),
+        }
+    }
+
+    /// The scores of one Gaussian, of components in many coordinates, or of other shapes.
+    fn many_score_into<T: Real>(&self, mut prepared: &[T], x: &[T], out: &mut [T], room: &mut [T]) -> bool {
         let (d, n) = (self.dim, self.len());
         if self.is_linear() {
             let (centre, precision) = (take(&mut prepared, d), take(&mut prepared, d));
@@ -464,29 +481,19 @@ impl Components {
             return true;
         }
         let form = Form::read(take(&mut prepared, 1)[0]);
-        let origin = take(&mut prepared, d);
-        let lanes = room.as_chunks_mut::<LANES>().0;
-        if !self.rows.is_empty() {
-            let rows = prepared.as_chunks::<WIDTH>().0;
-            return match d {
-                1 => self.few_score_into::<T, 1>(form, origin, rows, x, out, lanes),
-                2 => self.few_score_into::<T, 2>(form, origin, rows, x, out, lanes),
-                _ => self.few_score_into::<T, FEW>(form, origin, rows, x, out, lanes),
-            };
-        }
         let at = AtTime {
             d,
             shape: self.shape,
             equal: self.equal,
             products: form != Form::Differences,
             dots: form == Form::Dots,
-            origin,
+            origin: take(&mut prepared, d),
             centres: take(&mut prepared, n * d),
             precisions: take(&mut prepared, self.variances.len()),
             log_weights: take(&mut prepared, n),
             bases: take(&mut prepared, self.bases.len()),
         };
-        let (x_lanes, lanes) = lanes.split_at_mut(d);
+        let (x_lanes, lanes) = room.as_chunks_mut::<LANES>().0.split_at_mut(d);
         let (sum, lanes) = lanes.split_at_mut(d);
         let (logits, lanes) = lanes.split_at_mut(n);
         let whitened = if self.shape == Shape::Full { &mut lanes[..d + n * d] } else { &mut [] };
@@ -494,18 +501,20 @@ impl Components {
         !dispatch(Blocks { at, room, x, out })
     }
 
+    /// The scores of isotropic components in `D` coordinates.
+    #[inline(always)]
     fn few_score_into<T: Real, const D: usize>(
         &self,
-        form: Form,
-        origin: &[T],
-        rows: &[[T; WIDTH]],
+        mut prepared: &[T],
         x: &[T],
         out: &mut [T],
-        logits: &mut [Lane<T>],
+        room: &mut [T],
     ) -> bool {
-        let Ok(origin) = origin.try_into() else { unreachable!("the origin has D coordinates") };
-        let (len, dots) = (self.len(), form == Form::Dots);
+        let form = Form::read(take(&mut prepared, 1)[0]);
+        let Ok(origin) = take(&mut prepared, D).try_into() else { unreachable!("the origin has D coordinates") };
+        let (len, dots, rows) = (self.len(), form == Form::Dots, prepared.as_chunks::<WIDTH>().0);
         let few = Few { len, products: self.equal && form != Form::Differences, dots, origin, rows };
+        let logits = room.as_chunks_mut::<LANES>().0;
         let blocks = D * in_blocks(x.len() / D);
         let ((x_blocks, x), (out_blocks, out)) = (x.split_at(blocks), out.split_at_mut(blocks));
         let mut overflow = false;

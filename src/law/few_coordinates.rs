@@ -60,14 +60,24 @@ impl<'a, T, const D: usize> Group<'a, T, D> {
 /// then variances, squares and log weights.
 pub(super) struct PrepareFew<'a, T, const D: usize> {
     pub at: Transition,
-    /// Whether all variances are one.
-    pub equal: bool,
+    /// The precision of all components, if they have the same.
+    pub equal: Option<f64>,
     pub dots: bool,
     /// What the logits of products lose, in multiples of the squares.
     pub lost: f64,
-    pub origin: &'a [T; D],
+    pub origin: [T; D],
     pub from: &'a [[f64; WIDTH]],
     pub to: &'a mut [[T; WIDTH]],
+}
+
+/// A row of numbers from rows of others, which are read before anything is written.
+#[inline(always)]
+fn row<T: Real>(number: impl Fn(usize) -> T) -> [T; WIDTH] {
+    let mut row = [T::default(); WIDTH];
+    for l in 0..WIDTH {
+        row[l] = number(l);
+    }
+    row
 }
 
 impl<T: Real, const D: usize> Kernel for PrepareFew<'_, T, D> {
@@ -75,27 +85,19 @@ impl<T: Real, const D: usize> Kernel for PrepareFew<'_, T, D> {
     #[inline(always)]
     fn run(self) {
         let Self { at, equal, dots, lost, origin, from, to } = self;
-        let precision_of = |v: f64| T::of(1.0 / (at.scale * at.scale * v + at.variance));
-        let one = precision_of(from[D][0]);
-        let one_rate = rate(dots, one);
         for (from, to) in from.chunks_exact(rows_of_group(D)).zip(to.chunks_exact_mut(rows_of_group(D))) {
             for i in 0..D {
-                let o = origin[i].as_f64();
-                for l in 0..WIDTH {
-                    to[i][l] = T::of(at.scale * from[i][l] - o);
-                }
+                let (means, o) = (from[i], origin[i].as_f64());
+                to[i] = row(|l| T::of(at.scale * means[l] - o));
             }
-            if equal {
-                (to[D], to[D + 1]) = ([one; WIDTH], [one_rate; WIDTH]);
-            } else {
-                for l in 0..WIDTH {
-                    let precision = precision_of(from[D][l]);
-                    (to[D][l], to[D + 1][l]) = (precision, rate(dots, precision));
-                }
-            }
-            for l in 0..WIDTH {
-                to[D + 2][l] = T::of(from[D + 2][l] - lost * from[D + 1][l]);
-            }
+            let variances = from[D];
+            let precisions = match equal {
+                Some(precision) => [T::of(precision); WIDTH],
+                None => row(|l| T::of(1.0 / (at.scale * at.scale * variances[l] + at.variance))),
+            };
+            (to[D], to[D + 1]) = (precisions, row(|l| rate(dots, precisions[l])));
+            let (squares, log_weights) = (from[D + 1], from[D + 2]);
+            to[D + 2] = row(|l| T::of(log_weights[l] - lost * squares[l]));
         }
     }
 }

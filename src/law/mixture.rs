@@ -245,6 +245,7 @@ impl Law for GaussianMixture {
     fn prepare_score<T: Real>(&self, at: Transition, prepared: &mut [T]) {
         self.components.prepare(at, prepared);
     }
+    #[inline(always)]
     fn prepared_score_into<T: Real>(
         &self,
         prepared: &[T],

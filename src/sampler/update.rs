@@ -10,14 +10,14 @@ pub(super) const LANES: usize = 16;
 
 /// Adds 0 for finite elements, and NaN for others; a NaN stays in its sum.
 #[inline(always)]
-pub(super) fn watch<T: Real>(zeros: &mut [T; LANES], x: &[T; LANES]) {
-    for l in 0..LANES {
+pub(super) fn watch<T: Real, const L: usize>(zeros: &mut [T; L], x: &[T; L]) {
+    for l in 0..L {
         zeros[l] += x[l] * T::default();
     }
 }
 
 #[inline(always)]
-pub(super) fn are_zero<T: Real>(zeros: &[T; LANES]) -> bool {
+pub(super) fn are_zero<T: Real, const L: usize>(zeros: &[T; L]) -> bool {
     let mut all = true;
     for z in zeros {
         all &= *z == T::default();
@@ -88,28 +88,19 @@ pub(super) struct Stochastic<'a, T> {
     pub x: &'a mut [T],
 }
 
-impl<T: Real> Kernel for Stochastic<'_, T> {
-    type Output = bool;
+impl<T: Real> Stochastic<'_, T> {
+    /// So many elements side by side. What is stored side by side can be loaded so at once, by the next score.
     #[inline(always)]
-    fn run(self) -> bool {
+    pub fn in_lanes<const L: usize>(self) -> bool {
         let Self { a, b, c, score, noise, x } = self;
         let len = x.len().min(score.len()).min(noise.len());
-        let (xs, x_rest) = x[..len].as_chunks_mut::<LANES>();
-        let (ss, s_rest) = score[..len].as_chunks::<LANES>();
-        let (zs, z_rest) = noise[..len].as_chunks::<LANES>();
-        if xs.is_empty() {
-            // a few elements do without lanes
-            let mut zero = T::default();
-            for ((x, &s), &z) in x_rest.iter_mut().zip(s_rest).zip(z_rest) {
-                *x += (a * *x + b * s) + c * z;
-                zero += *x * T::default();
-            }
-            return zero == T::default();
-        }
-        let mut zeros = [T::default(); LANES];
+        let (xs, x_rest) = x[..len].as_chunks_mut::<L>();
+        let (ss, s_rest) = score[..len].as_chunks::<L>();
+        let (zs, z_rest) = noise[..len].as_chunks::<L>();
+        let mut zeros = [T::default(); L];
         for ((x, s), z) in xs.iter_mut().zip(ss).zip(zs) {
             let (mut new, s, z) = (*x, *s, *z);
-            for l in 0..LANES {
+            for l in 0..L {
                 new[l] += (a * new[l] + b * s[l]) + c * z[l];
             }
             watch(&mut zeros, &new);
@@ -120,6 +111,14 @@ impl<T: Real> Kernel for Stochastic<'_, T> {
             *zero += *x * T::default();
         }
         are_zero(&zeros)
+    }
+}
+
+impl<T: Real> Kernel for Stochastic<'_, T> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        self.in_lanes::<LANES>()
     }
 }
 

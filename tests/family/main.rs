@@ -22,4 +22,5 @@ mod single_step;
 mod staged_failures;
 #[cfg(feature = "serde")]
 mod step_records;
+mod stretches;
 mod trajectories;
