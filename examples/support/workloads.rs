@@ -409,7 +409,7 @@ pub fn thread_counts() -> &'static [usize] {
 /// The instruction set that the crate's kernels choose on this machine.
 ///
 /// The list for AVX-512 is longer than that of `src/simd.rs`: the crate multiversion asks for all of Ice Lake's set, since
-/// earlier processors slow down where they use it.
+/// earlier processors may lower their clock for it.
 pub fn instruction_set() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
