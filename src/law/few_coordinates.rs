@@ -157,9 +157,10 @@ impl<T: Real, const D: usize> Kernel for InBlocks<'_, T, D> {
             let n = x.len() / D;
             let mut lanes = [[T::default(); LANES]; D];
             if n == LANES {
+                // chain by chain: whole rows in memory, which are shuffled in registers
                 let x = &x[..LANES * D];
-                for i in 0..D {
-                    for l in 0..LANES {
+                for l in 0..LANES {
+                    for i in 0..D {
                         lanes[i][l] = x[l * D + i] - few.origin[i];
                     }
                 }
@@ -237,8 +238,8 @@ impl<T: Real, const D: usize> Kernel for InBlocks<'_, T, D> {
             }
             if n == LANES {
                 let out = &mut out[..LANES * D];
-                for i in 0..D {
-                    for l in 0..LANES {
+                for l in 0..LANES {
+                    for i in 0..D {
                         out[l * D + i] = sum[i][l];
                     }
                 }
