@@ -34,7 +34,8 @@ pub(crate) fn refill<V: Clone>(buffer: &mut Vec<V>, n: usize, value: V) {
 }
 
 /// Does something for `n` chains in groups, which have room for `per_chain` numbers for each chain: 512 on the stack. More are
-/// allocated, if a chain or what is asked wishes for more, in chains.
+/// allocated where these would be too few for the chains that what is asked wishes for, or for sixteen: a call on one or two
+/// chains would leave most lanes empty.
 pub(crate) fn in_groups<E>(
     n: usize,
     per_chain: usize,
@@ -42,7 +43,7 @@ pub(crate) fn in_groups<E>(
     mut work: impl FnMut(Range<usize>, &mut [f64]) -> Result<(), E>,
 ) -> Result<(), E> {
     let (mut few, mut many) = ([0.0; 512], Vec::new());
-    let (per_chain, wish) = (per_chain.max(1), wish.unwrap_or(1).clamp(1, n.max(1)));
+    let (per_chain, wish) = (per_chain.max(1), wish.unwrap_or(16).clamp(1, n.max(1)));
     let fits = few.len() / per_chain;
     let (group, room) = if wish <= fits {
         (fits, &mut few[..])

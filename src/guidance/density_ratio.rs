@@ -102,6 +102,6 @@ impl<P: LogDensity, Q: LogDensity<Scalar = P::Scalar>> LogRatio for DensityRatio
         })
     }
     fn preferred_tile(&self) -> Option<usize> {
-        self.p.preferred_tile()
+        self.p.preferred_tile().or_else(|| self.q.preferred_tile())
     }
 }

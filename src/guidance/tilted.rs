@@ -191,6 +191,7 @@ impl<S: LogDensity, R: LogRatio<Scalar = S::Scalar>> LogDensity for Tilted<S, R>
         out: &mut [f64],
         scratch: &mut [S::Scalar],
     ) -> Result<(), ScoreError> {
+        ParameterError::same("the output", "elements, one per chain", x.n_chains(), out.len())?;
         self.model.log_density_into(t, x, out, scratch)?;
         let weight = self.strength.at(t)?;
         if weight == 0.0 {
