@@ -26,18 +26,21 @@ pub(crate) fn n_threads() -> usize {
     }
 }
 
-/// Does `work(i, piece)` on the pieces of `len` elements that `all` is cut into, in any order, until one fails; the result is
-/// the number of pieces before the first that failed.
-pub(crate) fn pieces_done<T: Send>(all: &mut [T], len: usize, work: impl Fn(usize, &mut [T]) -> bool + Sync) -> usize {
-    let (pieces, failed) = (all.len() / len, |(i, piece): (usize, &mut [T])| (!work(i, piece)).then_some(i));
+/// Does `work(i, piece)` on the pieces of `len` elements that `all` is cut into, in any order, and notes the results.
+pub(crate) fn on_pieces<T: Send, R: Send>(
+    all: &mut [T],
+    len: usize,
+    results: &mut [R],
+    work: impl Fn(usize, &mut [T]) -> R + Sync,
+) {
+    let one = |(i, (piece, result)): (usize, (&mut [T], &mut R))| *result = work(i, piece);
     // fewer elements are not worth waking a thread
     #[cfg(feature = "rayon")]
-    if pieces > 1 && all.len() > 16 * 1024 {
+    if results.len() > 1 && all.len() > 16 * 1024 {
         use rayon::prelude::*;
-        let failures = all.par_chunks_exact_mut(len).enumerate().filter_map(failed);
-        return failures.min().unwrap_or(pieces);
+        return all.par_chunks_exact_mut(len).zip(results).enumerate().for_each(one);
     }
-    all.chunks_exact_mut(len).enumerate().find_map(failed).unwrap_or(pieces)
+    all.chunks_exact_mut(len).zip(results).enumerate().for_each(one);
 }
 
 #[cfg(test)]
@@ -45,21 +48,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_done_up_to_the_first_that_fails() {
+    fn every_piece_is_done_once() {
         // few elements go one after the other, many are shared among threads
         for len in [3, 30_000] {
-            let mut all = vec![0; 7 * len];
-            let mut done = |bad: &[usize]| {
-                pieces_done(&mut all, len, |i, piece| {
-                    piece.fill(i);
-                    !bad.contains(&i)
-                })
-            };
-            assert_eq!((done(&[]), done(&[5, 2]), done(&[0])), (7, 2, 0));
-            done(&[]);
+            let (mut all, mut results) = (vec![0; 7 * len], [0; 7]);
+            on_pieces(&mut all, len, &mut results, |i, piece| {
+                piece.iter_mut().for_each(|x| *x += i);
+                10 * i
+            });
             assert!(all.chunks(len).enumerate().all(|(i, piece)| piece.iter().all(|&x| x == i)));
+            assert_eq!(results, [0, 10, 20, 30, 40, 50, 60]);
         }
-        assert_eq!(pieces_done(&mut [0_u8; 0], 3, |_, _| false), 0);
+        on_pieces(&mut [0_u8; 0], 3, &mut [(); 0], |_, _| ());
     }
 
     #[test]

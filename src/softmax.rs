@@ -11,8 +11,9 @@
 //! unit of the sum. Terms below [`LEAST_POWER`](crate::math::Arithmetic::LEAST_POWER) are taken as 0: less than the square of
 //! `epsilon` each.
 //!
-//! Who shares this: mixtures of Gaussians and empirical laws, whose scores are a weighted mean of pulls (`law`); log-densities;
-//! weights of chains (`compose`). Others have sums of another kind: `metrics` adds in eight lanes of one list, `learning` has
+//! Who shares this: mixtures of Gaussians and empirical laws, whose scores are a weighted mean of pulls (`law`); log-densities of
+//! points and of models; weights of chains (`compose`). Log-densities of many chains at once (`law::log_densities`) follow the same
+//! rule without a list. Others have sums of another kind: `metrics` adds in eight lanes of one list, `learning` has
 //! sums that go on when a larger logit comes, or a maximum that keeps a NaN.
 
 #![allow(clippy::needless_range_loop, reason = "every statement stands for all lanes, so all are indexed alike")]

@@ -383,17 +383,16 @@ fn time_here(repetitions: u64, mut work: impl FnMut()) -> Duration {
     begin.elapsed()
 }
 
-/// The mean time of two pieces of work that start together, each on one thread, and know nothing of each other: what the
-/// machine itself loses when both of its cores are busy.
+/// The mean time of two whole pieces of work that start together, each on a thread of its own, in one process: what the machine
+/// loses when two cores are busy. An estimate of what two threads can reach with one piece, and no bound: those share the
+/// caches with half of the data.
 pub fn time_beside(repetitions: u64, works: [&mut (dyn FnMut() + Send); 2]) -> Duration {
     let start = Barrier::new(works.len());
     let n = works.len() as u32;
     thread::scope(|scope| {
         let all = works.map(|work| {
             scope.spawn(|| {
-                time(1, 1, || {
-                    start.wait();
-                });
+                start.wait();
                 time(1, repetitions, work)
             })
         });

@@ -1,8 +1,9 @@
 //! [`Prepared`]: what the score model computes once per node, for a stretch of nodes and all tiles.
 
 use super::program::Program;
+use crate::batch::refill;
 use crate::grid::TimeGrid;
-use crate::parallel::{n_threads, pieces_done};
+use crate::parallel::{n_threads, on_pieces};
 use crate::real::Real;
 use crate::score::ScoreModel;
 use std::ops::Range;
@@ -21,12 +22,14 @@ pub(super) struct Prepared<T> {
     /// Elements per node.
     len: usize,
     numbers: Vec<T>,
+    /// For each node, whether the model could prepare it.
+    sound: Vec<bool>,
 }
 
 impl<T: Real> Prepared<T> {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { nodes: 0..0, len: 0, numbers: Vec::new() }
+        Self { nodes: 0..0, len: 0, numbers: Vec::new(), sound: Vec::new() }
     }
 
     /// Prepares for the first of these steps and as many more as there is room for. The result is the first step that has
@@ -51,19 +54,20 @@ impl<T: Real> Prepared<T> {
             self.numbers.reserve_exact(count * len);
             // node by node, as counters of instructions take one large fill byte by byte
             (1..=count).for_each(|nodes| self.numbers.resize(nodes * len, T::default()));
-            let node = |i: usize, numbers: &mut [T]| model.prepare(grid.node(first + i), numbers).is_ok();
-            (self.nodes, self.len) = (first..first + pieces_done(&mut self.numbers, len, node), len);
+            refill(&mut self.sound, count, false);
+            on_pieces(&mut self.numbers, len, &mut self.sound, |i, numbers| {
+                model.prepare(grid.node(first + i), numbers).is_ok()
+            });
+            (self.nodes, self.len) = (first..first + count, len);
         }
-        steps.end.min(program.first_step_at(self.nodes.end.max(first + 1)))
+        steps.end.min(program.first_step_at(self.nodes.end))
     }
 
     /// What was prepared at a node.
     #[inline]
     pub fn at(&self, node: usize) -> Option<&[T]> {
-        if !self.nodes.contains(&node) {
-            return None;
-        }
-        let begin = (node - self.nodes.start) * self.len;
-        self.numbers.get(begin..begin + self.len)
+        let i = node.wrapping_sub(self.nodes.start);
+        let sound = *self.sound.get(i)?;
+        if sound { self.numbers.get(i * self.len..(i + 1) * self.len) } else { None }
     }
 }

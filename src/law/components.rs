@@ -192,11 +192,13 @@ impl Components {
         self.weights.len()
     }
 
+    #[inline(always)]
     pub fn mean_of(&self, k: usize) -> &[f64] {
         &self.means[k * self.dim..(k + 1) * self.dim]
     }
 
     /// Eigenvalue `i` of covariance `k`.
+    #[inline(always)]
     pub fn variance_of(&self, k: usize, i: usize) -> f64 {
         match self.shape {
             Shape::Isotropic => self.variances[k],
@@ -204,6 +206,7 @@ impl Components {
         }
     }
 
+    #[inline(always)]
     pub fn basis_of(&self, k: usize) -> &[f64] {
         let d2 = self.dim * self.dim;
         &self.bases[k * d2..(k + 1) * d2]
@@ -348,14 +351,26 @@ impl Components {
         self.len() == 1 && self.shape != Shape::Full
     }
 
+    /// Elements of the constants of a time that are worth keeping for all tiles. Those of one isotropic Gaussian cost less than the
+    /// score of a chain; in many coordinates they would fill the room that a run has for them with a few nodes, and its threads
+    /// would have to wait for each other every few steps.
+    pub fn shared_len(&self) -> usize {
+        const MANY: usize = 512;
+        let cheap = self.is_linear() && self.shape == Shape::Isotropic;
+        if cheap && self.dim > MANY { 0 } else { self.prepared_len }
+    }
+
     /// Elements that a score needs without constants, or with them.
     pub fn scratch_len(&self) -> usize {
         self.prepared_len + self.room_len
     }
 
-    /// Writes the constants of a time, at which there is a density.
+    /// Writes the constants of a time, at which there is a density; none where there is no room for them.
     pub fn prepare<T: Real>(&self, at: Transition, mut prepared: &mut [T]) {
         let (d, n) = (self.dim, self.len());
+        if prepared.is_empty() {
+            return;
+        }
         if self.is_linear() {
             let (centre, precision) = prepared.split_at_mut(d);
             let variances = if self.shape == Shape::Isotropic { None } else { Some(&self.variances[..]) };
@@ -476,6 +491,9 @@ impl Components {
     fn many_score_into<T: Real>(&self, mut prepared: &[T], x: &[T], out: &mut [T], room: &mut [T]) -> bool {
         let (d, n) = (self.dim, self.len());
         if self.is_linear() {
+            if prepared.is_empty() {
+                return false;
+            }
             let (centre, precision) = (take(&mut prepared, d), take(&mut prepared, d));
             dispatch(Linear { centre, precision, x, out });
             return true;

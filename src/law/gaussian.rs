@@ -135,7 +135,7 @@ impl Law for Gaussian {
         self.components.score_into(at, x, out, scratch);
     }
     fn prepared_len(&self) -> usize {
-        self.components.prepared_len
+        self.components.shared_len()
     }
     fn prepare_score<T: Real>(&self, at: Transition, prepared: &mut [T]) {
         self.components.prepare(at, prepared);

@@ -262,7 +262,7 @@ impl<T: Real> StepContext<'_, T> {
         let finite = dispatch(Finish { next, kept, x, memory: &mut memory, scratch: &scratch });
         if unseen && !finite {
             let last = (noises + 2 * step.stages.len() - 1) * len;
-            self.drop_bad_scores(0, &mut scratch[last..last + len]);
+            self.drop_moved(&mut scratch[last..last + len], x, &mut memory[..kept.len() * len]);
         }
         self.set_finite(finite);
         self.return_scratch(scratch);

@@ -90,19 +90,12 @@ impl<L: Law, F: ForwardProcess, T: Real> ScoreModel for ExactScore<L, F, T> {
         self.law.diffused_score_into(self.marginal(t)?, x, out, scratch);
         Ok(())
     }
-    /// As the law says; but 0 for many coordinates with two constants each, as a single Gaussian has. They cost as much as the
-    /// score of one chain, so a tile that computes its own hardly notices, and those of a few nodes would fill the room that a
-    /// run has for them: threads would have to wait for each other every few steps.
     fn prepared_len(&self) -> usize {
-        const MANY: usize = 256;
-        let (len, dim) = (self.law.prepared_len(), self.law.dim());
-        if dim > MANY && len <= 2 * dim { 0 } else { len }
+        self.law.prepared_len()
     }
     fn prepare(&self, t: f64, prepared: &mut [T]) -> Result<(), ScoreError> {
-        check_prepared(self.prepared_len(), prepared)?;
-        if !prepared.is_empty() {
-            self.law.prepare_score(self.marginal(t)?, prepared);
-        }
+        check_prepared(self.law.prepared_len(), prepared)?;
+        self.law.prepare_score(self.marginal(t)?, prepared);
         Ok(())
     }
     fn score_prepared_into(
@@ -115,8 +108,8 @@ impl<L: Law, F: ForwardProcess, T: Real> ScoreModel for ExactScore<L, F, T> {
     ) -> Result<(), ScoreError> {
         check_shapes(self.dim(), x, &out)?;
         check_scratch(self.law.score_scratch_len(), scratch)?;
-        check_prepared(self.prepared_len(), prepared)?;
-        if prepared.is_empty() || !self.law.prepared_score_into(prepared, x, out.reborrow(), scratch) {
+        check_prepared(self.law.prepared_len(), prepared)?;
+        if !self.law.prepared_score_into(prepared, x, out.reborrow(), scratch) {
             self.law.diffused_score_into(self.marginal(t)?, x, out, scratch);
         }
         Ok(())

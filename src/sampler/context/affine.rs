@@ -36,7 +36,7 @@ impl<'a, T: Real> StepContext<'a, T> {
                 continue;
             }
             if scored {
-                self.drop_bad_scores(0, score);
+                self.drop_moved(score, x, &mut []);
             }
             if !self.finite || self.has_bad() {
                 break;

@@ -20,7 +20,8 @@ use std::ops::Range;
 /// What a step may use: the process, the score and the noise, for one tile of chains.
 ///
 /// Evaluations are counted here (not those of a second attempt after a failure), and scores are checked: a chain whose
-/// score is not finite gets a score of 0 for the rest of the step, and the sampler then stops that chain and reports it.
+/// score is not finite gets a score of 0 for the rest of the step, or stands at the origin if it has moved by that score already; the
+/// sampler then stops that chain and reports it.
 ///
 /// # Example
 /// Two Langevin half steps that share one score, each with a noise vector of its own:

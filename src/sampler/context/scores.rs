@@ -142,6 +142,19 @@ impl<'a, T: Real> StepContext<'a, T> {
         }
     }
 
+    /// As [`drop_bad_scores`](Self::drop_bad_scores) of all chains, after their states, and what is kept of them, have moved by these
+    /// scores: both are 0 for the rest of the step, so that nobody is asked about a point that is not finite.
+    #[cold]
+    pub(in crate::sampler) fn drop_moved(&mut self, scores: &mut [T], x: &mut [T], kept: &mut [T]) {
+        let (known, dim) = (self.workspace.bad.len(), self.dim());
+        self.drop_bad_scores(0, scores);
+        for (j, _) in &self.workspace.bad[known..] {
+            let own = j * dim..(j + 1) * dim;
+            kept.chunks_exact_mut(x.len()).for_each(|kept| kept[own.clone()].fill(T::default()));
+            x[own].fill(T::default());
+        }
+    }
+
     /// Records the chains, from a column on, whose scores are not finite, and gives them the score 0.
     #[cold]
     pub(in crate::sampler) fn drop_bad_scores(&mut self, first_column: usize, scores: &mut [T]) {

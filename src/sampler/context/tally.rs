@@ -13,8 +13,8 @@ impl<T: Real> StepContext<'_, T> {
         if self.parked.is_empty() {
             return all + of_live;
         }
-        let n = self.workspace.noise.n_chains() as u64;
-        of_live + all * (n - self.parked.len() as u64) / n
+        let n = self.workspace.noise.n_chains() as u128;
+        of_live + (u128::from(all) * (n - self.parked.len() as u128) / n) as u64
     }
 
     /// What the steps accepted since this was last asked.
