@@ -14,6 +14,7 @@ mod pilot_grid;
 mod predictor_corrector;
 mod prepared;
 mod program;
+mod program_checks;
 mod recorded_step;
 mod resampling;
 mod run;

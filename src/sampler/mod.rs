@@ -21,6 +21,7 @@ mod sampler_trait;
 mod samples;
 mod site;
 mod staged;
+mod staged_loop;
 mod step;
 mod sums;
 mod update;
