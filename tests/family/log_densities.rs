@@ -162,3 +162,162 @@ fn compositions_have_the_bits_of_their_points() {
     assert!(all.contains(&0.0) && all.iter().any(|&g| g != 0.0), "some are clipped");
     (0..x.len()).for_each(|j| assert_eq!(gradients(&x[j..j + 1])[0], all[j]));
 }
+
+/// A model whose values are told by chain, point and time, which wishes for tiles of some size, and works in its
+/// scratch space.
+struct Numbered {
+    slope: f64,
+    wish: Option<usize>,
+}
+
+impl Numbered {
+    /// `ln p` and the score of chain `chain`, which has a mean and a variance of its own.
+    fn of(&self, t: f64, chain: u64, x: f64) -> (f64, f64) {
+        let (centre, pull) = ((chain % 7) as f64 / 3.0 - 1.0, self.slope + t + (chain % 11) as f64 / 16.0);
+        (-0.5 * pull * (x - centre) * (x - centre), -pull * (x - centre))
+    }
+}
+
+impl ScoreModel for Numbered {
+    type Scalar = f64;
+    fn dim(&self) -> usize {
+        1
+    }
+    fn score_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, f64>,
+        mut out: BatchViewMut<'_, f64>,
+        _: &mut [f64],
+    ) -> Result<(), ScoreError> {
+        for ((j, x), out) in (x.first_chain()..).zip(x.as_slice()).zip(out.as_mut_slice()) {
+            *out = self.of(t, j, *x).1;
+        }
+        Ok(())
+    }
+    fn preferred_tile(&self) -> Option<usize> {
+        self.wish
+    }
+}
+
+impl LogDensity for Numbered {
+    /// What a call on so many chains writes over.
+    fn log_density_scratch_len(&self, n_chains: usize) -> usize {
+        n_chains
+    }
+    fn log_density_into(
+        &self,
+        t: f64,
+        x: BatchView<'_, f64>,
+        out: &mut [f64],
+        scratch: &mut [f64],
+    ) -> Result<(), ScoreError> {
+        assert_eq!(out.len(), x.n_chains());
+        for (((j, x), out), room) in (x.first_chain()..).zip(x.as_slice()).zip(out).zip(&mut scratch[..x.n_chains()]) {
+            *room = self.of(t, j, *x).0;
+            *out = *room;
+        }
+        Ok(())
+    }
+}
+
+/// What is asked of a composition: a batch's logarithms, as long as the list is.
+type Logs = Box<dyn Fn(f64, BatchView<'_, f64>, &mut [f64]) -> Result<(), ScoreError>>;
+
+fn logs_of(model: impl LogDensity<Scalar = f64> + 'static) -> Logs {
+    Box::new(move |t, x, out| {
+        model.log_density_into(t, x, out, &mut vec![f64::NAN; model.log_density_scratch_len(x.n_chains())])
+    })
+}
+
+/// The mixture, the product, the ratio, and the model that is tilted by it, of parts that wish for tiles of this size.
+fn numbered(wish: Option<usize>) -> [(&'static str, Logs); 4] {
+    let part = |slope: f64| Numbered { slope, wish };
+    let ratio = DensityRatio::new(part(1.5), part(0.7)).unwrap();
+    let of_ratio = DensityRatio::new(part(1.5), part(0.7)).unwrap();
+    let logs_of_ratio: Logs = Box::new(move |t, x, out| {
+        of_ratio.log_ratio_into(t, x, out, &mut vec![f64::NAN; of_ratio.scratch_len(x.n_chains())])
+    });
+    [
+        ("mixture", logs_of(MixtureOfModels::new(vec![part(0.3), part(1.1), part(2.0)], vec![1.0, 2.0, 0.5]).unwrap())),
+        ("product", logs_of(ProductOfModels::weighted(vec![part(0.3), part(1.1)], vec![1.0, 0.3]).unwrap())),
+        ("ratio", logs_of_ratio),
+        ("tilted", logs_of(Tilted::new(part(0.9), ratio).unwrap())),
+    ]
+}
+
+const MANY: usize = 1100;
+const FIRST: u64 = 12_345;
+
+/// Groups of the default size, of three chains or of 700: each chain keeps its number.
+#[test]
+fn chains_of_a_group_keep_their_numbers() {
+    let data = points(1, MANY, 2).concat();
+    let column = |j: usize| BatchView::new(&data[j..j + 1], 1).unwrap().starting_at(FIRST + j as u64);
+    let (mut values, mut scores) = (Vec::new(), Vec::new());
+    for wish in [None, Some(3), Some(700)] {
+        for (name, logs) in numbered(wish) {
+            let x = BatchView::new(&data, 1).unwrap().starting_at(FIRST);
+            let mut all = vec![f64::NAN; MANY];
+            logs(0.3, x, &mut all).unwrap();
+            for (j, log) in all.iter().enumerate() {
+                let mut alone = [f64::NAN];
+                logs(0.3, column(j), &mut alone).unwrap();
+                assert!(log.is_finite() && same(*log, alone[0]), "{name}, {wish:?}, chain {j}: {log}, {}", alone[0]);
+            }
+            // the twin: numbers that begin anew, as a group that forgets its own would have them, are other values
+            let mut renumbered = vec![f64::NAN; MANY];
+            logs(0.3, x.starting_at(0), &mut renumbered).unwrap();
+            let others = renumbered.iter().zip(&all).filter(|(a, b)| a != b).count();
+            assert!(others > MANY / 2, "{name}: {others}");
+            values.push(all);
+        }
+        // a mixture's scores, with times in runs longer than a group, of one chain, and of all lengths between
+        let part = |slope: f64| Numbered { slope, wish };
+        let mixture = MixtureOfModels::new(vec![part(0.3), part(1.1), part(2.0)], vec![1.0, 2.0, 0.5]).unwrap();
+        let times: Vec<f64> = (0..MANY).map(|j| [0.3, 0.9, 0.3, 0.5, 0.1][RUNS.partition_point(|&r| r <= j)]).collect();
+        let x = BatchView::new(&data, 1).unwrap().starting_at(FIRST);
+        let (mut out, mut scratch) = (vec![f64::NAN; MANY], vec![f64::NAN; mixture.scratch_len(MANY)]);
+        let to = BatchViewMut::new(&mut out, 1).unwrap().starting_at(FIRST);
+        mixture.score_at_times_into(&times, x, to, &mut scratch).unwrap();
+        for (j, score) in out.iter().enumerate() {
+            let alone = mixture.score(times[j], column(j)).unwrap()[0];
+            assert!(score.is_finite() && same(*score, alone), "{wish:?}, chain {j}: {score}, {alone}");
+        }
+        // and at one time
+        let at_one = mixture.score(0.3, x).unwrap();
+        (0..MANY)
+            .for_each(|j| assert!(same(at_one[j], mixture.score(0.3, column(j)).unwrap()[0]), "{wish:?}, chain {j}"));
+        scores.push(out);
+    }
+    // wishes change nothing
+    assert!(
+        values[..4] == values[4..8] && values[..4] == values[8..] && scores[0] == scores[1] && scores[0] == scores[2]
+    );
+}
+
+/// Where the times change: runs of 1, 2, 750, 30 and the rest.
+const RUNS: [usize; 4] = [1, 3, 753, 783];
+
+/// A list of another length than the batch is refused before anything is written to it.
+#[test]
+fn a_list_of_another_length_is_refused() {
+    let data = points(1, 40, 2).concat();
+    for wish in [None, Some(3), Some(700)] {
+        for (name, logs) in numbered(wish) {
+            let x = BatchView::new(&data, 1).unwrap();
+            for len in [0, 1, 39, 41, 700] {
+                let mut out = vec![7.0; len];
+                let refused = logs(0.3, x, &mut out);
+                let shape = matches!(refused, Err(ScoreError::Parameter(ParameterError::Shape { .. })));
+                assert!(shape && out.iter().all(|&out| out == 7.0), "{name}, {wish:?}, {len}: {refused:?}");
+            }
+            // the twin: the right length is not; nor is none for no chains
+            assert!(logs(0.3, x, &mut [0.0; 40]).is_ok(), "{name}");
+            assert!(
+                logs(0.3, x.columns(0..0), &mut []).is_ok() && logs(0.3, x.columns(0..0), &mut [0.0]).is_err(),
+                "{name}"
+            );
+        }
+    }
+}

@@ -4,7 +4,8 @@
 use score_diffusion::ParameterError;
 use score_diffusion::prelude::*;
 use score_diffusion::sampler::{
-    Combination, DpmSolverCurvature, FailureCause, StagedStep, StepSite, Term, UniPcCorrection,
+    Combination, DpmSolverCurvature, FailureCause, Inpainted, KnownCoordinates, RePaint, StagedStep, StepKind,
+    StepSite, Term, UniPcCorrection,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -235,4 +236,59 @@ fn chains_that_fail_together_are_all_named() {
     let expected: Vec<_> = (0..CHAINS as u64).map(|chain| (chain, 3, FailureCause::ScoreNotFinite)).collect();
     assert_eq!(failed, expected);
     assert_eq!(*seen.lock().unwrap(), 8 * CHAINS);
+}
+
+type Inpainting = PredictorCorrector<Arc<Faulty>, OrnsteinUhlenbeck, Inpainted<Rule>, RePaint<Rule>>;
+
+/// Journeys of two steps from every second node, with one coordinate known.
+fn inpainting(model: Arc<Faulty>, rule: &Rule, known: usize, tile: usize) -> Inpainting {
+    let known = KnownCoordinates::new(DIM, &[known], &[0.4]).unwrap();
+    let steps = Inpainted::new(rule.clone(), known);
+    let journeys = RePaint::new(steps.clone(), 2).unwrap();
+    let schedule = Schedule::PerNode(journeys.journeys(STEPS, 1));
+    let sampler = PredictorCorrector::new(model, TimeGrid::uniform(1.0, 0.1, STEPS).unwrap()).unwrap();
+    let sampler = sampler.with_predictor(steps).unwrap().with_corrector(journeys, schedule).unwrap();
+    sampler.with_tile(tile).unwrap()
+}
+
+/// The known coordinates hide nothing: neither that a score is not finite, though they overwrite it where it is in one of
+/// them, nor, on a journey, in a step after which others follow.
+#[test]
+fn a_score_that_is_not_finite_stops_its_chain_on_a_journey() {
+    // coordinate 1 is the one whose score is at fault; a step that is affine is one of the parts, too
+    let all_rules = || rules().into_iter().chain([("Euler-Maruyama", Arc::new(EulerMaruyama) as Rule)]);
+    for (known, (name, rule)) in [0, 1].into_iter().flat_map(|known| all_rules().map(move |rule| (known, rule))) {
+        let healthy = Faulty::new(99, 0, 0.0);
+        let sampler = inpainting(healthy.clone(), &rule, known, CHAINS);
+        let mut run = sampler.start(0..CHAINS as u64, 3).unwrap();
+        let mut until = Vec::new();
+        while sampler.advance(&mut run, 1).unwrap() == 1 {
+            until.push(healthy.asked[0].load(Ordering::Relaxed));
+        }
+        let good = sampler.stop(run).unwrap();
+        let (plan, all) = (sampler.steps().collect::<Vec<_>>(), until[until.len() - 1]);
+        assert_eq!((plan.len(), until.len()), (STEPS + 3, STEPS + 3), "{name}");
+        let values = [f64::NAN, f64::INFINITY, -f64::INFINITY].into_iter().enumerate();
+        for (at, (i, value)) in (0..all).flat_map(|at| values.clone().map(move |value| (at, value))) {
+            let step = until.partition_point(|&n| n <= at);
+            let (chain, tile) = ([0, 3, 6][i], [1, 4, CHAINS][(at as usize + i) % 3]);
+            let what = format!("{name}, {known} known: evaluation {at} of chain {chain} in tiles of {tile} is {value}");
+            let model = Faulty::new(chain, at, value);
+            let error = inpainting(model.clone(), &rule, known, tile).sample_seeded(CHAINS, 3).expect_err(&what);
+            let [failure] = error.failures() else { panic!("{what}: {:?}", error.failures()) };
+            let found = (failure.chain, failure.step as usize, failure.kind, &failure.cause);
+            assert_eq!(found, (chain, step, plan[step].kind, &FailureCause::ScoreNotFinite), "{what}");
+            let partial = error.partial().unwrap();
+            for j in (0..CHAINS).filter(|&j| j as u64 != chain) {
+                assert_eq!(bits(partial, j), bits(&good, j), "{what}: chain {j}");
+            }
+            // the chain is counted to the end of its step
+            let counted = (CHAINS as u64 - 1) * all + until[step];
+            assert_eq!(partial.report().evaluations.total(), counted, "{what}");
+            assert!(!model.met_rubbish.load(Ordering::Relaxed), "{what}: asked at a point that is not finite");
+        }
+        // each journey has two steps at least
+        let on_journeys = (0..all).filter(|at| plan[until.partition_point(|n| n <= at)].kind == StepKind::Corrector);
+        assert!(on_journeys.count() >= 6, "{name}");
+    }
 }

@@ -1,7 +1,7 @@
 //! What a run does in one stretch is what it does step by step, and a sampler is the same in whatever order it was built.
 
 use score_diffusion::prelude::*;
-use score_diffusion::sampler::{StepKind, UniPc};
+use score_diffusion::sampler::{Evaluations, FailureCause, StepKind, UniPc};
 
 const CHAINS: u64 = 60;
 
@@ -54,13 +54,27 @@ fn a_chain_is_lost_in_the_step_that_finds_it_outside() {
     path.extend(keep.states().iter().map(|(_, _, states)| states.clone()));
     let plan: Vec<_> = free.steps().collect();
     assert_eq!(plan.len(), 16);
+    // else there would be no stretch
+    assert!(plan.iter().all(|step| step.affine.is_some()));
     let lost = |chain: u64| (0..plan.len()).find(|&step| path[step][(0, chain as usize)].abs() > LIMIT);
     let mut expected: Vec<(u64, u64)> = (0..CHAINS).filter_map(|chain| Some((lost(chain)? as u64, chain))).collect();
     expected.sort_unstable();
     // inside a stretch of the corrector and of the predictor, and where one begins
     let kinds = |kind| expected.iter().filter(|(step, _)| plan[*step as usize].kind == kind).count();
     assert!(kinds(StepKind::Corrector) > 3 && kinds(StepKind::Predictor) > 1 && expected.len() < 50, "{expected:?}");
-    for loss in [Loss::Nan, Loss::Error] {
+    // one evaluation in each step of a chain, to the end of the one where it is lost
+    let steps_of = |chain: u64| lost(chain).map_or(plan.len(), |step| step + 1);
+    let of_kind = |kind| {
+        let done = |chain| plan[..steps_of(chain)].iter().filter(|step| step.kind == kind).count() as u64;
+        (0..CHAINS).map(done).sum::<u64>()
+    };
+    let evaluations =
+        Evaluations { corrector: of_kind(StepKind::Corrector), predictor: of_kind(StepKind::Predictor), denoise: 0 };
+    // the twin: lost chains that are counted to the end are another number
+    assert!(evaluations.total() < CHAINS * plan.len() as u64);
+    for (loss, cause) in
+        [(Loss::Nan, FailureCause::ScoreNotFinite), (Loss::Error, FailureCause::Model("too far out".into()))]
+    {
         for tile in [1, 7, 60] {
             let sampler = sampler(LIMIT, loss).with_tile(tile).unwrap();
             let mut run = sampler.start(0..CHAINS, 3).unwrap();
@@ -68,14 +82,16 @@ fn a_chain_is_lost_in_the_step_that_finds_it_outside() {
             sampler.advance(&mut run, u64::MAX).unwrap();
             while sampler.advance(&mut paused, 1).unwrap() == 1 {}
             assert_eq!(run.failures(), paused.failures());
+            assert_eq!((run.evaluations(), paused.evaluations()), (evaluations, evaluations));
             assert_eq!(run.states().as_slice(), paused.states().as_slice());
             let found: Vec<(u64, u64)> = run.failures().iter().map(|f| (f.step, f.chain)).collect();
             assert_eq!(found, expected);
             for failure in run.failures() {
                 let step = plan[failure.step as usize];
                 assert_eq!((failure.kind, failure.node, failure.time), (step.kind, step.node, step.time));
+                assert_eq!(failure.cause, cause);
             }
-            // the others are where they would be, and each step of a live chain is counted
+            // the others are where they would be
             let alive = |chain: &u64| expected.iter().all(|lost| lost.1 != *chain);
             for chain in (0..CHAINS).filter(alive) {
                 assert_eq!(run.states().chain(chain as usize), path[plan.len()].column(chain as usize).as_slice());

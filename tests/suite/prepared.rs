@@ -73,10 +73,27 @@ fn score<T: Real>(model: &Score<T>, t: f64, x: &[T]) -> Vec<T> {
     model.score(t, view(x, model.dim())).unwrap().as_slice().to_vec()
 }
 
+/// Gaussians of so many coordinates that theirs are not prepared alone, but beside another one's that are worth it.
+fn long_models<T: Real>() -> Vec<(&'static str, Score<T>)> {
+    let long = |mean: f64| Gaussian::isotropic(vec![mean; 600], 0.3).unwrap();
+    let covariance = score_diffusion::nalgebra::DMatrix::from_fn(3, 3, |i, j| if i == j { 0.5 } else { 0.1 });
+    let full = Gaussian::new(vec![0.2; 3], covariance).unwrap();
+    let models = vec![
+        ("isotropic, long", exact(long(0.4))),
+        ("isotropic, long, twice", exact(Product::new(vec![long(0.4), long(-0.7)]).unwrap())),
+        ("isotropic, long, and full", exact(Product::new(vec![long(0.4), full]).unwrap())),
+    ];
+    assert!(models[2].1.prepared_len() > 2 * 600, "else the long one is not prepared anywhere");
+    models
+}
+
 fn prepared_scores_are_the_scores<T: Real>() {
     let nan = T::of(f64::NAN);
-    for (dim, k) in [(1, 2), (1, 17), (2, 1), (2, 3), (2, 8), (2, 9), (3, 5), (3, 16), (4, 3), (6, 70)] {
-        for (name, model) in models::<T>(dim, k) {
+    let sizes = [(1, 2), (1, 17), (2, 1), (2, 3), (2, 8), (2, 9), (3, 5), (3, 16), (4, 3), (6, 70)];
+    let short = sizes.into_iter().map(|(dim, k)| (k, models::<T>(dim, k)));
+    for (k, models) in short.chain([(1, long_models())]) {
+        for (name, model) in models {
+            let dim = model.dim();
             for t in [1e-3, 0.7] {
                 let mut prepared = vec![nan; model.prepared_len()];
                 model.prepare(t, &mut prepared).unwrap();
@@ -126,15 +143,15 @@ fn scores_at_their_own_times_are_the_scores() {
 /// `s = -t x`, with so many copies of `t` prepared; counts who asks.
 struct Linear {
     prepared_len: usize,
-    /// A time that cannot be prepared.
-    fails_at: Option<f64>,
+    /// Times that cannot be prepared.
+    fails_at: Vec<f64>,
     prepared: AtomicUsize,
     plain: AtomicUsize,
 }
 
 impl Linear {
     fn new(prepared_len: usize) -> Self {
-        Self { prepared_len, fails_at: None, prepared: AtomicUsize::new(0), plain: AtomicUsize::new(0) }
+        Self { prepared_len, fails_at: Vec::new(), prepared: AtomicUsize::new(0), plain: AtomicUsize::new(0) }
     }
 
     fn write(factor: f64, x: BatchView<'_, f64>, mut out: BatchViewMut<'_, f64>) -> Result<(), ScoreError> {
@@ -166,7 +183,7 @@ impl ScoreModel for Linear {
     fn prepare(&self, t: f64, prepared: &mut [f64]) -> Result<(), ScoreError> {
         self.prepared.fetch_add(1, Ordering::Relaxed);
         prepared.fill(t);
-        if self.fails_at == Some(t) { Err(ScoreError::model("not at this time")) } else { Ok(()) }
+        if self.fails_at.contains(&t) { Err(ScoreError::model("not at this time")) } else { Ok(()) }
     }
     fn score_prepared_into(
         &self,
@@ -183,10 +200,15 @@ impl ScoreModel for Linear {
 
 const STEPS: usize = 30;
 
+/// Corrector steps at a node.
+fn counts(node: usize) -> usize {
+    [3, 0, 1][node % 3]
+}
+
 fn sampler(model: &Linear) -> PredictorCorrector<&Linear, OrnsteinUhlenbeck, EulerMaruyama, OuSplit> {
-    let counts = (0..=STEPS).map(|k| [3, 0, 1][k % 3]).collect();
     let sampler = PredictorCorrector::new(model, TimeGrid::uniform(1.0, 0.1, STEPS).unwrap()).unwrap();
-    let sampler = sampler.with_corrector(OuSplit::new(0.1).unwrap(), Schedule::PerNode(counts)).unwrap();
+    let schedule = Schedule::PerNode((0..=STEPS).map(counts).collect());
+    let sampler = sampler.with_corrector(OuSplit::new(0.1).unwrap(), schedule).unwrap();
     sampler.with_final_denoising().unwrap().with_tile(3).unwrap()
 }
 
@@ -215,10 +237,27 @@ fn every_node_is_prepared_once_for_all_tiles() {
 fn a_node_that_cannot_be_prepared_is_scored_without() {
     let expected = run(&Linear::new(0));
     let grid = TimeGrid::uniform(1.0, 0.1, STEPS).unwrap();
-    for node in [0, 7, STEPS] {
-        let model = Linear { fails_at: Some(grid.node(node)), ..Linear::new(10) };
-        assert_eq!(run(&model), expected, "node {node}");
-        assert!(model.plain.load(Ordering::Relaxed) >= 7, "node {node}");
+    let sets = [
+        vec![0],
+        vec![7],
+        vec![STEPS],
+        (0..=STEPS).step_by(2).collect(),
+        (1..=STEPS).step_by(2).collect(),
+        (0..=STEPS).collect(),
+    ];
+    // one node after the other, and ten at once, which threads share
+    for len in [10, 3000] {
+        for nodes in &sets {
+            let fails_at = nodes.iter().map(|&node| grid.node(node)).collect();
+            let model = Linear { fails_at, ..Linear::new(len) };
+            assert_eq!(run(&model), expected, "{len} elements, nodes {nodes:?}");
+            // these nodes alone, in seven tiles: the predictor or the denoising, and the corrector
+            let scores: usize = nodes.iter().map(|k| 7 * (1 + counts(*k))).sum();
+            assert_eq!(model.plain.load(Ordering::Relaxed), scores, "{len} elements, nodes {nodes:?}");
+            // though a stretch may end before it
+            let asked = model.prepared.load(Ordering::Relaxed);
+            assert!(asked <= STEPS + 1, "{len} elements, nodes {nodes:?}: {asked} calls for {} nodes", STEPS + 1);
+        }
     }
 }
 
