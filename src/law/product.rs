@@ -177,10 +177,15 @@ impl<L: Law> Law for Product<L> {
             true
         });
     }
+    /// 0 if a factor prepares nothing: its score needs the noise level, and then all may be computed from that.
     fn prepared_len(&self) -> usize {
-        self.factors.iter().map(L::prepared_len).sum()
+        let lens = self.factors.iter().map(L::prepared_len);
+        if lens.clone().any(|len| len == 0) { 0 } else { lens.sum() }
     }
     fn prepare_score<T: Real>(&self, at: Transition, mut prepared: &mut [T]) {
+        if prepared.is_empty() {
+            return;
+        }
         for law in &self.factors {
             let (own, rest) = prepared.split_at_mut(law.prepared_len());
             law.prepare_score(at, own);
@@ -194,9 +199,10 @@ impl<L: Law> Law for Product<L> {
         out: BatchViewMut<'_, T>,
         scratch: &mut [T],
     ) -> bool {
-        self.score_blocks(prepared, x, out, scratch, |law, own, x, out, scratch| {
-            law.prepared_score_into(own, x, out, scratch)
-        })
+        !prepared.is_empty()
+            && self.score_blocks(prepared, x, out, scratch, |law, own, x, out, scratch| {
+                law.prepared_score_into(own, x, out, scratch)
+            })
     }
     /// Factor `i` draws from a field of its own, whose seed is a word of the given field at chain `i`.
     fn sample_into(&self, noise: NoiseField, mut out: BatchViewMut<'_, f64>) {
