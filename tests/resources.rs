@@ -479,8 +479,8 @@ fn a_run_of_wide_states_holds_little_more_than_its_output() {
 }
 
 /// What a thread holds of few and very wide states: a tile of 256 KiB or one chain, a score for each of its chains, and what the
-/// score model needs. All threads share what it prepares for some nodes: 256 KiB, or one node's, or up to 1 MiB if each of
-/// them then prepares a node. A Gaussian prepares nothing in so many coordinates.
+/// score model needs. All threads share what it prepares for some nodes: 256 KiB, or one node's; several of them up to 4 MiB,
+/// but no more than four nodes each. A Gaussian prepares nothing in so many coordinates.
 #[test]
 fn a_run_of_few_wide_states_holds_its_output_and_a_tile_per_thread() {
     fn check<T: Real>(n: usize, dim: usize, score: Score<T>) {
@@ -490,7 +490,7 @@ fn a_run_of_few_wide_states_holds_its_output_and_a_tile_per_thread() {
         let sampler = euler::<T>(score, 4);
         for threads in [1, 2] {
             let held = measured(threads, || drop(black_box(sampler.sample_seeded(n, 1).unwrap()))).bytes_max;
-            let shared = if threads * node <= 1 << 20 { threads * node } else { 0 };
+            let shared = if threads == 1 || node == 0 { 0 } else { ((1 << 22) / node).min(4 * threads) * node };
             let prepared = if node == 0 { 0 } else { node.max(256 * 1024).max(shared) };
             let room = n * chain + threads * (tile * chain + scratch) + prepared + (1 << 16);
             assert!(held as usize <= room, "{threads} threads, {n} chains, dimension {dim}: {held} bytes of {room}");

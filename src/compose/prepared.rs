@@ -11,9 +11,10 @@ use std::ops::Range;
 /// Bytes that are kept at once, or one node's if it takes more: a run then works in stretches, all tiles together.
 const ROOM: usize = 256 * 1024;
 
-/// As much is kept if that lets every thread prepare a node: stretches of one node would leave all threads but one idle while
-/// it is prepared.
-const SHARED_ROOM: usize = 4 * ROOM;
+/// Several threads keep as much, but no more than `NODES` nodes each: in stretches of one node all threads but one would be idle
+/// while it is prepared, and all would have to wait for each other at every step.
+const SHARED_ROOM: usize = 16 * ROOM;
+const NODES: usize = 4;
 
 /// The constants of some neighbouring nodes.
 #[derive(Debug)]
@@ -49,7 +50,8 @@ impl<T: Real> Prepared<T> {
         if !self.nodes.contains(&first) {
             let last = program.place(steps.end - 1).node;
             let bytes = len.saturating_mul(size_of::<T>());
-            let count = (ROOM / bytes).max((SHARED_ROOM / bytes).min(n_threads())).clamp(1, last - first + 1);
+            let shared = if n_threads() == 1 { 0 } else { (SHARED_ROOM / bytes).min(NODES * n_threads()) };
+            let count = (ROOM / bytes).max(shared).clamp(1, last - first + 1);
             self.numbers.clear();
             self.numbers.reserve_exact(count * len);
             // node by node, as counters of instructions take one large fill byte by byte
