@@ -39,15 +39,72 @@ pub(crate) fn largest_of<T: Real, const L: usize>(logits: &[[T; L]]) -> [T; L] {
     largest
 }
 
-/// `2^below`, for logits of which the largest has been taken; they are added to the total.
-#[inline(always)]
-pub(crate) fn power_of_two<T: Real, const L: usize>(below: [T; L], total: &mut [T; L]) -> [T; L] {
-    let mut power = below;
-    for l in 0..L {
-        power[l] = power[l].exp2_lane();
-        total[l] += power[l];
+/// So many rows go through each part of their powers together.
+const ROWS: usize = 8;
+
+/// Room for the parts of powers.
+pub(crate) struct Parts<T, const L: usize> {
+    rests: [[T; L]; ROWS],
+    middles: [[T; L]; ROWS],
+}
+
+impl<T: Real, const L: usize> Parts<T, L> {
+    #[inline(always)]
+    pub fn new() -> Self {
+        Self { rests: [[T::default(); L]; ROWS], middles: [[T::default(); L]; ROWS] }
     }
-    power
+}
+
+/// `row <- 2^below(row)` for rows in their order, added to the total; `below` takes the largest logit away.
+///
+/// In f64 a power is so long a chain of operations that a processor, which looks ahead by a number of operations, has too
+/// few chains in hand at once. There the parts of the powers are loops of their own: the same operations on the same numbers.
+#[inline(always)]
+pub(crate) fn powers_of_two<T: Real, const L: usize>(
+    rows: &mut [[T; L]],
+    below: impl Fn([T; L]) -> [T; L],
+    total: &mut [T; L],
+    parts: &mut Parts<T, L>,
+) {
+    let mut sum = *total;
+    if !T::POWER_IN_PARTS {
+        for row in rows {
+            let mut power = below(*row);
+            for l in 0..L {
+                power[l] = power[l].exp2_lane();
+                sum[l] += power[l];
+            }
+            *row = power;
+        }
+        *total = sum;
+        return;
+    }
+    for rows in rows.chunks_mut(ROWS) {
+        for (row, rest) in rows.iter_mut().zip(&mut parts.rests) {
+            let x = below(*row);
+            let mut r = x;
+            for l in 0..L {
+                r[l] = r[l].exp2_rest();
+            }
+            (*row, *rest) = (x, r);
+        }
+        for (rest, middle) in parts.rests[..rows.len()].iter().zip(&mut parts.middles) {
+            let mut m = *rest;
+            for l in 0..L {
+                m[l] = m[l].exp2_middle();
+            }
+            *middle = m;
+        }
+        for ((row, rest), middle) in rows.iter_mut().zip(&parts.rests).zip(&parts.middles) {
+            let (mut power, rest, middle) = (*row, *rest, *middle);
+            for l in 0..L {
+                power[l] = power[l].exp2_end(rest[l], middle[l]);
+                sum[l] += power[l];
+            }
+            *row = power;
+        }
+    }
+    *total = sum;
 }
 
 /// `ln sum_i e^(l_i)`, in order; `-inf` for an empty list, NaN if a logarithm is NaN or `+inf`.
@@ -87,11 +144,9 @@ mod tests {
 
     /// The sum of powers of 2 of some logits, by the functions above, and the largest.
     fn sum<T: Real>(logits: &[T]) -> (f64, f64) {
-        let lanes: Vec<[T; 2]> = logits.iter().map(|&l| [l, T::of(0.0)]).collect();
+        let mut lanes: Vec<[T; 2]> = logits.iter().map(|&l| [l, T::of(0.0)]).collect();
         let (largest, mut total) = (largest_of(&lanes), [T::default(); 2]);
-        for logit in &lanes {
-            power_of_two([logit[0] - largest[0], T::of(0.0)], &mut total);
-        }
+        powers_of_two(&mut lanes, |x| [x[0] - largest[0], T::of(0.0)], &mut total, &mut Parts::new());
         assert_eq!(total[1].as_f64(), logits.len() as f64); // the other lane has its own
         (total[0].as_f64(), largest[0].as_f64())
     }

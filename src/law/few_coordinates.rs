@@ -11,7 +11,7 @@ use super::lanes::{LANES, Lane, note_overflow, overflowed, product_or_square, ra
 use crate::process::Transition;
 use crate::real::Real;
 use crate::simd::Kernel;
-use crate::softmax::{power_of_two, raise};
+use crate::softmax::{Parts, powers_of_two, raise};
 
 /// So many coordinates are few.
 pub(super) const FEW: usize = 3;
@@ -153,6 +153,7 @@ impl<T: Real, const D: usize> Kernel for InBlocks<'_, T, D> {
         let Self { few, logits, x, out } = self;
         let logits = &mut logits[..few.len];
         let mut check = [T::default(); LANES];
+        let mut parts = Parts::new();
         for (x, out) in x.chunks(LANES * D).zip(out.chunks_mut(LANES * D)) {
             let n = x.len() / D;
             let mut lanes = [[T::default(); LANES]; D];
@@ -180,13 +181,13 @@ impl<T: Real, const D: usize> Kernel for InBlocks<'_, T, D> {
             };
             // apart from the sums, so that the constants of the power stay in registers
             let mut total = [T::default(); LANES];
-            for logit in logits.iter_mut() {
-                let mut below = *logit;
+            let below = |mut logit: Lane<T>| {
                 for l in 0..LANES {
-                    below[l] -= largest[l];
+                    logit[l] -= largest[l];
                 }
-                *logit = power_of_two(below, &mut total);
-            }
+                logit
+            };
+            powers_of_two(logits, below, &mut total, &mut parts);
             let mut sum = [[T::default(); LANES]; D];
             let groups = logits.chunks(WIDTH).zip(few.rows.chunks_exact(rows_of_group(D)));
             if few.products {

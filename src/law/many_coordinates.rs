@@ -9,13 +9,14 @@
 
 use super::lanes::{AtTime, LANES, Lane, Room, Shape, note_overflow, overflowed, product_or_square, rate};
 use crate::real::Real;
-use crate::softmax::{largest_of, power_of_two};
+use crate::softmax::{Parts, largest_of, powers_of_two};
 
 /// One block after the other: chains to lanes, scores, lanes to chains.
 #[inline(always)]
 pub(super) fn many_coordinates<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, x: &[T], out: &mut [T]) -> bool {
     let d = at.d;
     let mut overflow = false;
+    let mut parts = Parts::new();
     for (x, out) in x.chunks(LANES * d).zip(out.chunks_mut(LANES * d)) {
         let n = x.len() / d;
         if n == LANES {
@@ -35,9 +36,9 @@ pub(super) fn many_coordinates<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T
             }
         }
         match at.shape {
-            Shape::Isotropic => isotropic(at, room),
-            Shape::Diagonal => diagonal(at, room),
-            Shape::Full => full(at, room),
+            Shape::Isotropic => isotropic(at, room, &mut parts),
+            Shape::Diagonal => diagonal(at, room, &mut parts),
+            Shape::Full => full(at, room, &mut parts),
         }
         let mut check = [T::default(); LANES];
         for (i, &lane) in room.sum.iter().enumerate() {
@@ -157,28 +158,29 @@ fn weigh<'a, T: Real>(
     first: usize,
     largest: &Lane<T>,
     total: &mut Lane<T>,
+    parts: &mut Parts<T, LANES>,
     active: &'a mut [usize; STRETCH],
 ) -> &'a [usize] {
-    let (largest, mut sum) = (*largest, *total);
+    let largest = *largest;
     let nothing = T::of(f64::NEG_INFINITY);
     let mut count = 0;
     for k in 0..logits.len() {
-        let mut weight = logits[k];
+        let mut below = logits[k];
         let mut none = true;
         for l in 0..LANES {
-            weight[l] -= largest[l];
+            below[l] -= largest[l];
             // an infinite logit may come with an infinite pull, and 0 times infinity is for `mend_far_chain` to see, whoever
             // shares the block. With a finite logit the pull is finite: its square is at most precision times distance.
-            none &= weight[l] <= T::LEAST_POWER && weight[l] > nothing;
+            none &= below[l] <= T::LEAST_POWER && below[l] > nothing;
         }
         if none {
             continue;
         }
-        logits[count] = power_of_two(weight, &mut sum);
+        logits[count] = below;
         active[count] = first + k;
         count += 1;
     }
-    *total = sum;
+    powers_of_two(&mut logits[..count], |below| below, total, parts);
     &active[..count]
 }
 
@@ -300,7 +302,7 @@ macro_rules! in_groups {
 }
 
 #[inline(always)]
-fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
+fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T, LANES>) {
     // two loops, not a choice in the loop
     if at.dots {
         in_groups!(T, at.log_weights.len(), |k| isotropic_logits(at, room, k, true));
@@ -314,7 +316,7 @@ fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
     for first in (0..room.logits.len()).step_by(STRETCH) {
         let end = room.logits.len().min(first + STRETCH);
         let weights = &mut room.logits[first..end];
-        let active = weigh(weights, first, &largest, &mut total, &mut active);
+        let active = weigh(weights, first, &largest, &mut total, parts, &mut active);
         if !at.equal {
             for (all, &k) in weights.iter_mut().zip(active) {
                 let (mut weight, precision) = (*all, at.precisions[k]);
@@ -350,7 +352,7 @@ fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
 }
 
 #[inline(always)]
-fn diagonal<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
+fn diagonal<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T, LANES>) {
     in_groups!(T, at.log_weights.len(), |k| diagonal_logits(at, room, k));
     let largest = largest_of(room.logits);
     let mut total = [T::default(); LANES];
@@ -359,14 +361,14 @@ fn diagonal<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
     for first in (0..room.logits.len()).step_by(STRETCH) {
         let end = room.logits.len().min(first + STRETCH);
         let weights = &mut room.logits[first..end];
-        let active = weigh(weights, first, &largest, &mut total, &mut active);
+        let active = weigh(weights, first, &largest, &mut total, parts, &mut active);
         in_groups!(T, at.d, |i| add_differences(at, room.sum, room.x, weights, active, i));
     }
     share(room.sum, &total);
 }
 
 #[inline(always)]
-fn full<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
+fn full<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T, LANES>) {
     let d = at.d;
     for k in 0..at.log_weights.len() {
         let (y, whitened) = room.whitened.split_at_mut(d);
@@ -392,7 +394,7 @@ fn full<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>) {
     for first in (0..room.logits.len()).step_by(STRETCH) {
         let end = room.logits.len().min(first + STRETCH);
         let weights = &mut room.logits[first..end];
-        let active = weigh(weights, first, &largest, &mut total, &mut active);
+        let active = weigh(weights, first, &largest, &mut total, parts, &mut active);
         in_groups!(T, d, |i| add_pulls(at, room.sum, &room.whitened[d..], weights, active, i));
     }
     share(room.sum, &total);
