@@ -22,6 +22,7 @@ pub(super) struct Prepared<T> {
     nodes: Range<usize>,
     /// Elements per node.
     len: usize,
+    /// Of the nodes, and perhaps rubbish behind.
     numbers: Vec<T>,
     /// For each node, whether the model could prepare it.
     sound: Vec<bool>,
@@ -52,12 +53,13 @@ impl<T: Real> Prepared<T> {
             let bytes = len.saturating_mul(size_of::<T>());
             let shared = if n_threads() == 1 { 0 } else { (SHARED_ROOM / bytes).min(NODES * n_threads()) };
             let count = (ROOM / bytes).max(shared).clamp(1, last - first + 1);
-            self.numbers.clear();
-            self.numbers.reserve_exact(count * len);
-            // node by node, as counters of instructions take one large fill byte by byte
-            (1..=count).for_each(|nodes| self.numbers.resize(nodes * len, T::default()));
+            if self.numbers.len() < count * len {
+                // the old ones go first. Memory that comes as zeros is touched where it is filled: by all threads
+                self.numbers = Vec::new();
+                self.numbers = vec![T::default(); count * len];
+            }
             refill(&mut self.sound, count, false);
-            on_pieces(&mut self.numbers, len, &mut self.sound, |i, numbers| {
+            on_pieces(&mut self.numbers[..count * len], len, &mut self.sound, |i, numbers| {
                 model.prepare(grid.node(first + i), numbers).is_ok()
             });
             (self.nodes, self.len) = (first..first + count, len);

@@ -4,6 +4,10 @@ use crate::batch::BatchViewMut;
 use crate::parallel::n_threads;
 use crate::real::Real;
 
+/// Tiles for each of several threads, where they are not too small. W8 of the benchmarks kept two threads busy for 92 percent of the
+/// time with two tiles each, 93 with four, 95 with eight.
+const TILES_PER_THREAD: usize = 8;
+
 /// Chains per tile, with `chain` bytes each, of whose vectors a step works with `vectors`: enough chains to fill vector registers
 /// and threads, few enough for all of their vectors to stay in the cache.
 pub(super) fn default_tile(n_chains: usize, chain: usize, vectors: usize) -> usize {
@@ -16,10 +20,12 @@ fn default_tile_for(n_chains: usize, chain: usize, vectors: usize, n_threads: us
     // in the first cache; but no fewer chains than fill the lanes, while these fit into the second
     let least = if room <= 16 * 1024 { (128 * 1024 / room).clamp(16, 64) } else { (256 * 1024 / room).max(1) };
     let tile = (16 * 1024 / room).clamp(least, 4096);
-    let share = n_chains.div_ceil(n_threads);
     // a block of lanes is not shared among threads, unless rows are so long that scores hardly work across chains
     let block = if chain < 16 * 1024 { 16 } else { 1 };
-    evenly(n_chains, tile.next_multiple_of(block).min(share.next_multiple_of(block)), block, n_threads)
+    let share = n_chains.div_ceil(n_threads);
+    // a thread that was held up leaves its last tiles to others, so they have several, if these are of two blocks at least
+    let few = if n_threads > 1 { (n_chains / (TILES_PER_THREAD * n_threads)).max(2 * block) } else { tile };
+    evenly(n_chains, tile.min(few).min(share).next_multiple_of(block), block, n_threads)
 }
 
 /// Tiles of at most this size, in whole blocks, and of no less than half of it, with which the busiest thread has the fewest
