@@ -345,22 +345,37 @@ fn a_rule_that_allocates_in_its_step_is_seen() {
     assert_eq!(twice - once, steps_for(2) as u64);
 }
 
-/// Steps that are affine within the rule.
+/// Steps within the rules' own: affine, lists of sums, and such rules once more.
 #[test]
 fn no_allocation_per_step_where_coordinates_are_known() {
-    for (n, dim) in [(1, 2), (7, 64), (1000, 2)] {
+    fn check<P: Predictor<f64> + Clone + 'static>(what: &str, predictor: P, jump: usize) {
+        for (n, dim) in [(1, 2), (7, 64), (1000, 2)] {
+            let make = |steps| {
+                let known = KnownCoordinates::new(dim, &[1], &[0.5]).unwrap();
+                let inpainted = Inpainted::new(predictor.clone(), known);
+                let repaint = RePaint::new(inpainted.clone(), jump).unwrap();
+                let schedule = Schedule::PerNode(repaint.journeys(steps, 2));
+                let grid = TimeGrid::uniform(1.0, 1e-3, steps).unwrap();
+                let sampler = PredictorCorrector::new(standard(dim), grid).unwrap();
+                let predictor: Box<dyn Predictor<f64>> = Box::new(inpainted);
+                let corrector: Box<dyn Corrector<f64>> = Box::new(repaint);
+                sampler.with_predictor(predictor).unwrap().with_corrector(corrector, schedule).unwrap()
+            };
+            no_allocation_per_step(what, make, n, dim);
+        }
+    }
+    check("affine steps", ExponentialIntegrator::DenoiserHeld, 1);
+    check("affine steps, long journeys", ExponentialIntegrator::DenoiserHeld, 2);
+    check("staged steps", EdmHeun::new(), 2);
+    check("a memory", UniPc::new(2).unwrap(), 2);
+    check("a memory and noise", SaSolver::new(3, 2, 0.7).unwrap(), 2);
+    for dim in [2, 64] {
         let make = |steps| {
-            let known = KnownCoordinates::new(dim, &[1], &[0.5]).unwrap();
-            let inpainted = Inpainted::new(ExponentialIntegrator::DenoiserHeld, known);
-            let repaint = RePaint::new(inpainted.clone(), 1).unwrap();
-            let schedule = Schedule::PerNode(repaint.journeys(steps, 2));
-            let grid = TimeGrid::uniform(1.0, 1e-3, steps).unwrap();
-            let sampler = PredictorCorrector::new(standard(dim), grid).unwrap();
-            let predictor: Box<dyn Predictor<f64>> = Box::new(inpainted);
-            let corrector: Box<dyn Corrector<f64>> = Box::new(repaint);
-            sampler.with_predictor(predictor).unwrap().with_corrector(corrector, schedule).unwrap()
+            let known = |i: usize| KnownCoordinates::new(dim, &[i], &[0.5]).unwrap();
+            let twice = Inpainted::new(Inpainted::new(DpmSolverPlusPlus::ode(), known(1)), known(0));
+            sampler::<f64>(standard(dim), Box::new(twice), Box::new(OuSplit::new(0.1).unwrap()), steps)
         };
-        no_allocation_per_step("inpainting", make, n, dim);
+        no_allocation_per_step("one within the other", make, 7, dim);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::ParameterError;
 use crate::grid::TimeGrid;
 use crate::process::ForwardProcess;
 use crate::real::Real;
-use crate::sampler::{AffineStep, Sums};
+use crate::sampler::{AffineStep, InnerSteps, Sums};
 
 /// The steps of a predictor or a corrector from the nodes of a grid: affine, lists of sums, or known to the rule
 /// alone.
@@ -15,11 +15,13 @@ pub(super) struct Coefficients {
     all_affine: bool,
     /// As long as its last step needs it: empty for the rules that have none.
     sums: Vec<Option<Box<Sums>>>,
+    /// What is done within the steps that their rule alone knows. As long as the last of them needs it.
+    inner: Vec<InnerSteps>,
 }
 
 impl Coefficients {
     pub fn with_capacity(nodes: usize) -> Self {
-        Self { affine: Vec::with_capacity(nodes), all_affine: true, sums: Vec::new() }
+        Self { affine: Vec::with_capacity(nodes), all_affine: true, sums: Vec::new(), inner: Vec::new() }
     }
 
     /// Adds the step from the next node, of whichever form its rule gives.
@@ -28,10 +30,11 @@ impl Coefficients {
         &mut self,
         affine: Option<AffineStep>,
         sums: impl FnOnce() -> Result<Option<Sums>, ParameterError>,
+        inner: impl FnOnce() -> Result<InnerSteps, ParameterError>,
     ) -> Result<(), ParameterError> {
         self.affine.push(affine);
         self.all_affine &= affine.is_some();
-        if affine.is_some() { Ok(()) } else { self.push_sums(sums()?) }
+        if affine.is_some() { Ok(()) } else { self.push_other(sums, inner) }
     }
 
     /// Adds a step from a node beyond those that have one, if it is a list of sums.
@@ -43,8 +46,21 @@ impl Coefficients {
     }
 
     #[cold]
-    fn push_sums(&mut self, sums: Option<Sums>) -> Result<(), ParameterError> {
-        self.push_at(self.affine.len() - 1, sums);
+    fn push_other(
+        &mut self,
+        sums: impl FnOnce() -> Result<Option<Sums>, ParameterError>,
+        inner: impl FnOnce() -> Result<InnerSteps, ParameterError>,
+    ) -> Result<(), ParameterError> {
+        let node = self.affine.len() - 1;
+        if let Some(step) = sums()? {
+            self.push_at(node, Some(step));
+            return Ok(());
+        }
+        let inner = inner()?;
+        if !inner.is_empty() {
+            self.inner.resize(node, InnerSteps::default());
+            self.inner.push(inner);
+        }
         Ok(())
     }
 
@@ -77,6 +93,18 @@ impl Coefficients {
         self.sums.get(node)?.as_deref()
     }
 
+    /// What is done within the step from a node, if its rule alone knows that.
+    #[inline]
+    pub fn inner(&self, node: usize) -> Option<&InnerSteps> {
+        self.inner.get(node)
+    }
+
+    /// The lists of sums, and those within steps.
+    fn each_sums(&self, look: &mut dyn FnMut(&Sums)) {
+        self.sums.iter().flatten().for_each(|step| look(step));
+        self.inner.iter().for_each(|steps| steps.each_sums(look));
+    }
+
     /// Evaluations of the score per chain in the step from a node: of its stages, of an affine step, or of the rule's own.
     #[inline]
     pub fn nfe(&self, node: usize, of_affine: usize, own: impl FnOnce() -> usize) -> u64 {
@@ -88,15 +116,17 @@ impl Coefficients {
 
     /// `d x n` buffers that the steps work with.
     pub fn scratch_vectors(&self) -> usize {
-        self.sums.iter().flatten().map(|step| step.scratch_vectors()).max().unwrap_or(0)
+        let mut most = 0;
+        self.each_sums(&mut |step| most = most.max(step.scratch_vectors()));
+        most
     }
 
     /// `d x n` vectors that a step reads or writes on the mean, but for those that the rule keeps: the state, and the score or the
     /// buffers of its sums, or `own` buffers of the rule's own.
     pub fn working_vectors(&self, own: usize) -> usize {
         // not the most: the first steps of a rule that remembers are no measure for the others
-        let (steps, sum) =
-            self.sums.iter().flatten().fold((0, 0), |(n, sum), step| (n + 1, sum + step.working_vectors()));
+        let (mut steps, mut sum) = (0, 0);
+        self.each_sums(&mut |step| (steps, sum) = (steps + 1, sum + step.working_vectors()));
         own.max((sum + steps / 2) / steps.max(1)).max(1).saturating_add(1)
     }
 

@@ -271,8 +271,14 @@ impl<T: Real> Engine<'_, T> {
                 return true;
             }
             // a rule of its own may touch the states after its last affine step
-            (None, StepKind::Corrector) => self.corrector.correct(cx, self.grid.node(node), x),
-            (None, _) => self.predictor.predict(cx, self.grid.interval(node), x),
+            (None, StepKind::Corrector) => {
+                cx.lend_inner_steps(self.program.corrections.inner(node));
+                self.corrector.correct(cx, self.grid.node(node), x);
+            }
+            (None, _) => {
+                cx.lend_inner_steps(self.program.predictions.inner(node));
+                self.predictor.predict(cx, self.grid.interval(node), x);
+            }
         }
         false
     }

@@ -9,7 +9,8 @@ use crate::noise::{NoiseField, Phase, Stream};
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::{
-    AffineStep, Corrector, DirectionalStep, Predictor, SampleError, StagedStep, StepContext, StepKind, StepSite,
+    AffineStep, Corrector, DirectionalStep, InnerSteps, Predictor, SampleError, StagedStep, StepContext, StepKind,
+    StepSite,
 };
 use crate::score::ScoreModel;
 
@@ -368,6 +369,9 @@ impl<T: Real> Predictor<T> for Drift<'_, T> {
     }
     fn required_dim(&self) -> Option<usize> {
         self.0.required_dim()
+    }
+    fn inner_steps(&self, site: &StepSite<'_>) -> Result<InnerSteps, ParameterError> {
+        self.0.inner_steps(site)
     }
     fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, x: BatchViewMut<'_, T>) {
         if self.0.noise_vectors() + self.0.uniforms() > 0 {

@@ -309,8 +309,9 @@ fn predictions_of<T: Real>(
 ) -> Result<Coefficients, ParameterError> {
     let mut predictions = Coefficients::with_capacity(grid.n_steps());
     for (node, over) in grid.intervals().enumerate() {
-        let sums = || Sums::of_predictor(predictor, &StepSite::new(process, grid, node));
-        predictions.push(predictor.affine_step(process, over), sums)?;
+        let site = StepSite::new(process, grid, node);
+        let sums = || Sums::of_predictor(predictor, &site);
+        predictions.push(predictor.affine_step(process, over), sums, || predictor.inner_steps(&site))?;
     }
     Ok(predictions)
 }
@@ -324,12 +325,12 @@ fn corrections_of<T: Real>(
 ) -> Result<[Coefficients; 2], ParameterError> {
     let nodes = counts.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
     let mut corrections = Coefficients::with_capacity(nodes);
-    for (&t, &count) in grid.nodes().iter().zip(&counts[..nodes]) {
+    for (node, (&t, &count)) in grid.nodes().iter().zip(&counts[..nodes]).enumerate() {
         if count == 0 {
             corrections.push_unknown();
         } else {
-            corrections
-                .push(corrector.affine_step(process, t), || Ok(corrector.staged_step(process, t)?.map(Sums::Staged)))?;
+            let sums = || Ok(corrector.staged_step(process, t)?.map(Sums::Staged));
+            corrections.push(corrector.affine_step(process, t), sums, || corrector.inner_steps(process, grid, node))?;
         }
     }
     let mut first_corrections = Coefficients::with_capacity(0);

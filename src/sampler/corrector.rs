@@ -1,10 +1,12 @@
 //! [`Corrector`]: moves the chains at one time towards the law there.
 
 use super::context::StepContext;
+use super::part::InnerSteps;
 use super::staged::StagedStep;
 use super::step::AffineStep;
 use crate::batch::BatchViewMut;
 use crate::error::ParameterError;
+use crate::grid::TimeGrid;
 use crate::process::ForwardProcess;
 use crate::real::Real;
 use std::fmt::Debug;
@@ -69,6 +71,19 @@ pub trait Corrector<T: Real>: Debug + Send + Sync {
     #[doc(hidden)]
     fn is_absent(&self) -> bool {
         false
+    }
+
+    /// The steps of predictors that [`correct`](Self::correct) does at a node of a grid; see
+    /// [`Predictor::inner_steps`](super::Predictor::inner_steps).
+    #[doc(hidden)]
+    fn inner_steps(
+        &self,
+        process: &dyn ForwardProcess,
+        grid: &TimeGrid,
+        node: usize,
+    ) -> Result<InnerSteps, ParameterError> {
+        let _ = (process, grid, node);
+        Ok(InnerSteps::default())
     }
 
     /// The step at a time, if it is affine in state, score and noise. The sampler asks
@@ -155,6 +170,14 @@ macro_rules! corrector_by_reference {
             }
             fn is_absent(&self) -> bool {
                 (**self).is_absent()
+            }
+            fn inner_steps(
+                &self,
+                process: &dyn ForwardProcess,
+                grid: &TimeGrid,
+                node: usize,
+            ) -> Result<InnerSteps, ParameterError> {
+                (**self).inner_steps(process, grid, node)
             }
             fn affine_step(&self, process: &dyn ForwardProcess, at: f64) -> Option<AffineStep> {
                 (**self).affine_step(process, at)

@@ -34,6 +34,8 @@ pub use corrector::{Corrector, NoCorrector};
 pub use correctors::*;
 pub use directional::DirectionalStep;
 pub use known_coordinates::KnownCoordinates;
+#[doc(hidden)]
+pub use part::InnerSteps;
 pub use predictor::{NoPredictor, Predictor, ResidualStep};
 pub(crate) use predictors::complaint;
 pub use predictors::*;

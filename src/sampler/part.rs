@@ -1,4 +1,4 @@
-//! [`Part`]: the step of a predictor within another rule's step.
+//! [`Part`]: the step of a predictor within another rule's step; [`InnerSteps`]: those that a rule does within one of its own.
 
 use super::context::StepContext;
 use super::predictor::Predictor;
@@ -12,11 +12,50 @@ use crate::process::ForwardProcess;
 use crate::real::Real;
 
 /// A predictor's step, of whichever form its rule gives.
+#[derive(Debug, Clone)]
 pub(super) enum Part {
     Affine(AffineStep),
     Sums(Box<Sums>),
-    /// The rule does the step.
-    Unknown,
+    /// The rule does the step, with these within it.
+    Own(InnerSteps),
+}
+
+/// The steps of other predictors that a rule does within one of its own, in order: what [`Predictor::inner_steps`] and
+/// [`Corrector::inner_steps`](super::Corrector::inner_steps) list when a sampler is built, and the context has when the step is
+/// done. None, if the rule does not know them before.
+#[derive(Debug, Clone, Default)]
+pub struct InnerSteps(Vec<Part>);
+
+impl InnerSteps {
+    pub(super) fn one(part: Part) -> Self {
+        Self(vec![part])
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.0
+    }
+
+    /// The lists of sums among them and within them.
+    pub(crate) fn each_sums(&self, look: &mut dyn FnMut(&Sums)) {
+        for part in &self.0 {
+            match part {
+                Part::Affine(_) => {}
+                Part::Sums(step) => look(step),
+                Part::Own(inner) => inner.each_sums(look),
+            }
+        }
+    }
+}
+
+impl FromIterator<Part> for InnerSteps {
+    fn from_iter<I: IntoIterator<Item = Part>>(parts: I) -> Self {
+        Self(parts.into_iter().collect())
+    }
 }
 
 impl Part {
@@ -30,7 +69,9 @@ impl Part {
         if let Some(step) = Self::affine(predictor, process, over)? {
             return Ok(step);
         }
-        let Some(step) = Sums::of_predictor(predictor, site)? else { return Ok(Self::Unknown) };
+        let Some(step) = Sums::of_predictor(predictor, site)? else {
+            return Ok(Self::Own(predictor.inner_steps(site)?));
+        };
         step.check::<T>(predictor.noise_vectors(), predictor.memory_vectors(), process, over.from())?;
         Ok(Self::Sums(Box::new(step)))
     }
@@ -54,22 +95,33 @@ impl Part {
         match self {
             Self::Affine(_) => 1,
             Self::Sums(step) => step.nfe(),
-            Self::Unknown => predictor.nfe_at(site),
+            Self::Own(_) => predictor.nfe_at(site),
         }
     }
 
-    /// Does the step over an interval. The context's noise and memory are the predictor's.
-    pub fn run<T: Real>(
+    /// What it does within it.
+    pub fn inner(&self) -> &[Self] {
+        if let Self::Own(inner) = self { inner.parts() } else { &[] }
+    }
+
+    /// Does the step over an interval. The context's noise and memory are the predictor's. `inner` is [`inner`](Self::inner) of a
+    /// part that the sampler keeps; of one that was made just now it is empty.
+    pub fn run<'a, T: Real>(
         &self,
+        inner: &'a [Self],
         predictor: &dyn Predictor<T>,
         over: Interval,
-        cx: &mut StepContext<'_, T>,
+        cx: &mut StepContext<'a, T>,
         mut x: BatchViewMut<'_, T>,
     ) {
         match self {
             Self::Affine(step) => cx.affine(*step, over.from(), x.as_mut_slice()),
             Self::Sums(step) => step.carry_out(cx, x.as_mut_slice()),
-            Self::Unknown => predictor.predict(cx, over, x),
+            Self::Own(_) => {
+                let outer = cx.lend_inner(inner);
+                predictor.predict(cx, over, x);
+                cx.lend_inner(outer);
+            }
         }
     }
 }

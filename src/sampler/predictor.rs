@@ -2,6 +2,7 @@
 
 use super::context::StepContext;
 use super::directional::DirectionalStep;
+use super::part::InnerSteps;
 use super::site::StepSite;
 use super::staged::StagedStep;
 use super::step::AffineStep;
@@ -101,6 +102,14 @@ pub trait Predictor<T: Real>: Debug + Send + Sync {
     #[doc(hidden)]
     fn is_absent(&self) -> bool {
         false
+    }
+
+    /// The steps of other predictors that [`predict`](Self::predict) does at a site: the sampler keeps them, so that they are computed
+    /// once. Not yet for rules outside of the crate, which have no way to do them.
+    #[doc(hidden)]
+    fn inner_steps(&self, site: &StepSite<'_>) -> Result<InnerSteps, ParameterError> {
+        let _ = site;
+        Ok(InnerSteps::default())
     }
 
     /// The step over an interval, if it is affine in state, score and noise. The sampler asks
@@ -223,6 +232,9 @@ macro_rules! predictor_by_reference {
             }
             fn is_absent(&self) -> bool {
                 (**self).is_absent()
+            }
+            fn inner_steps(&self, site: &StepSite<'_>) -> Result<InnerSteps, ParameterError> {
+                (**self).inner_steps(site)
             }
             fn affine_step(&self, process: &dyn ForwardProcess, over: Interval) -> Option<AffineStep> {
                 (**self).affine_step(process, over)

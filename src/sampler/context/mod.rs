@@ -8,6 +8,7 @@ mod tally;
 
 pub(super) use scores::as_f64;
 
+use super::part::{InnerSteps, Part};
 use super::recorder::{Asked, Recorder};
 use super::workspace::{StepSetting, Workspace};
 use crate::grid::TimeGrid;
@@ -61,6 +62,8 @@ pub struct StepContext<'a, T: Real> {
     /// Evaluations of chains that did not fail before, where each is asked about on its own.
     of_live: u64,
     finite: bool,
+    /// The steps of other predictors within this one, if the sampler keeps them.
+    inner: &'a [Part],
     /// For step tables.
     recorder: Option<&'a Recorder>,
 }
@@ -73,8 +76,21 @@ impl<'a, T: Real> StepContext<'a, T> {
         parked: &'a [usize],
     ) -> Self {
         let (prepared, setting) = ([None, None], StepSetting::BEFORE);
-        let (evaluations, of_live, finite, recorder) = (0, 0, false, None);
-        Self { process, grid, model, prepared, workspace, setting, parked, evaluations, of_live, finite, recorder }
+        let (evaluations, of_live, finite, inner, recorder) = (0, 0, false, &[][..], None);
+        Self {
+            process,
+            grid,
+            model,
+            prepared,
+            workspace,
+            setting,
+            parked,
+            evaluations,
+            of_live,
+            finite,
+            inner,
+            recorder,
+        }
     }
 
     /// The same, and what the step asks for is written down, if there is a place for it.
@@ -95,6 +111,22 @@ impl<'a, T: Real> StepContext<'a, T> {
     #[inline]
     pub(crate) fn turn_to(&mut self, setting: StepSetting, prepared: [Option<(f64, &'a [T])>; 2]) {
         (self.setting, self.prepared, self.finite) = (setting, prepared, false);
+    }
+
+    /// The steps of other predictors within this one, as [`InnerSteps`] lists them: all of them, or none if the sampler does not
+    /// keep them.
+    pub(super) fn inner_steps(&self) -> &'a [Part] {
+        self.inner
+    }
+
+    /// Lends the steps within this one for it to find; the result are those before.
+    pub(super) fn lend_inner(&mut self, inner: &'a [Part]) -> &'a [Part] {
+        std::mem::replace(&mut self.inner, inner)
+    }
+
+    /// Lends the steps within a step that the sampler asks for.
+    pub(crate) fn lend_inner_steps(&mut self, inner: Option<&'a InnerSteps>) {
+        self.inner = inner.map_or(&[], InnerSteps::parts);
     }
 
     /// Does a part of the step by a rule of its own, which draws `vectors` noise vectors: its number 0 is this step's number

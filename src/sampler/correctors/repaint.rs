@@ -8,12 +8,13 @@ use crate::real::Real;
 use crate::sampler::context::StepContext;
 use crate::sampler::corrector::Corrector;
 use crate::sampler::known_coordinates::KnownCoordinates;
-use crate::sampler::part::Part;
+use crate::sampler::part::{InnerSteps, Part};
 use crate::sampler::predictor::Predictor;
 use crate::sampler::predictors::Inpainted;
 use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
 use crate::simd::{Kernel, dispatch};
+use std::ops::Range;
 
 /// The resampling of RePaint, as a corrector for [`Inpainted`](crate::sampler::Inpainted): from node `k` of the grid back to
 /// node `k - j` by the forward process, and forth again by inpainted steps of a predictor.
@@ -98,6 +99,30 @@ impl<P> RePaint<P> {
         (0..=n_steps).map(|k| if k > 0 && k.is_multiple_of(self.jump) { each } else { 0 }).collect()
     }
 
+    /// Step number `i` of a journey over these intervals of a run's grid. A predictor that looks around sees the journey's own
+    /// grid, which is made when the first of them asks for it.
+    fn part<T: Real>(
+        &self,
+        process: &dyn ForwardProcess,
+        run: &TimeGrid,
+        over: Range<usize>,
+        i: usize,
+        journey: &mut Option<TimeGrid>,
+    ) -> Result<Part, ParameterError>
+    where
+        P: Predictor<T>,
+    {
+        let inner = self.predictor.predictor();
+        if let Some(part) = Part::affine(inner, process, run.interval(over.start + i))? {
+            return Ok(part);
+        }
+        let grid = match journey {
+            Some(grid) => grid,
+            None => journey.insert(TimeGrid::from_nodes(run.nodes()[over.start..=over.end].to_vec())?),
+        };
+        Part::new(inner, &StepSite::new(process, grid, i))
+    }
+
     /// One journey to node `node`.
     fn travel<T: Real>(
         &self,
@@ -114,22 +139,19 @@ impl<P> RePaint<P> {
         let (q, tau) = (T::of(back.scale), T::of(back.std_dev()));
         dispatch(Forward { q, tau, z: cx.noise(0), x: x.as_mut_slice() });
         let own = inner.noise_vectors();
-        // the journey's own grid, for a predictor that looks around
-        let mut journey = None;
+        let (known, mut journey) = (cx.inner_steps(), None);
         for i in 0..self.jump {
-            let over = run.interval(begin + i);
-            let part = match Part::affine(inner, process, over)? {
-                Some(part) => part,
-                None => {
-                    let grid = match &journey {
-                        Some(grid) => grid,
-                        None => journey.insert(TimeGrid::from_nodes(run.nodes()[begin..=node].to_vec())?),
-                    };
-                    Part::new(inner, &StepSite::new(process, grid, i))?
+            let (over, first) = (run.interval(begin + i), 1 + i * (own + 1));
+            match known.get(i) {
+                Some(part) => {
+                    cx.within(i as u64, first, own, |cx| part.run(part.inner(), inner, over, cx, x.reborrow()));
                 }
-            };
-            let first = 1 + i * (own + 1);
-            cx.within(i as u64, first, own, |cx| part.run(inner, over, cx, x.reborrow()));
+                // within a rule that does not list its steps
+                None => {
+                    let part = self.part(process, run, begin..node, i, &mut journey)?;
+                    cx.within(i as u64, first, own, |cx| part.run(&[], inner, over, cx, x.reborrow()));
+                }
+            }
             self.known().write(process.marginal(over.to()), cx.noise(first + own), x.reborrow());
         }
         Ok(())
@@ -181,6 +203,17 @@ impl<T: Real, P: Predictor<T>> Corrector<T> for RePaint<P> {
                 Err(ParameterError::Count { name, given: n as u64, allowed })
             }
         }
+    }
+    /// None at a node that a journey cannot go to: a run fails there.
+    fn inner_steps(
+        &self,
+        process: &dyn ForwardProcess,
+        grid: &TimeGrid,
+        node: usize,
+    ) -> Result<InnerSteps, ParameterError> {
+        let Some(begin) = node.checked_sub(self.jump) else { return Ok(InnerSteps::default()) };
+        let mut journey = None;
+        (0..self.jump).map(|i| self.part(process, grid, begin..node, i, &mut journey)).collect()
     }
     fn correct(&self, cx: &mut StepContext<'_, T>, at: f64, x: BatchViewMut<'_, T>) {
         let nodes = cx.grid().nodes();

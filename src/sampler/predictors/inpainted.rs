@@ -6,7 +6,7 @@ use crate::grid::{Interval, TimeGrid};
 use crate::real::Real;
 use crate::sampler::context::StepContext;
 use crate::sampler::known_coordinates::KnownCoordinates;
-use crate::sampler::part::Part;
+use crate::sampler::part::{InnerSteps, Part};
 use crate::sampler::predictor::Predictor;
 use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
@@ -19,8 +19,7 @@ use crate::sampler::staged::StagedStep;
 /// x_i <- alpha_v y_i + sigma_v xi_i      for the known coordinates i
 /// ```
 /// It works with every predictor and costs no evaluation: one noise vector more per step, after the predictor's own. On a
-/// grid that ends at `sigma = 0` the known coordinates come out exactly. The coefficients of the predictor's step are computed at
-/// every step of every tile of chains. If they are those of an affine step, nothing is allocated for them.
+/// grid that ends at `sigma = 0` the known coordinates come out exactly.
 ///
 /// # What is not promised
 /// The other coordinates do not follow their law given the known ones, however many steps are taken: a reverse step sees
@@ -82,6 +81,11 @@ impl<P> Inpainted<P> {
         P: Predictor<T>,
     {
         let (process, grid, own) = (cx.process(), cx.grid(), self.predictor.noise_vectors());
+        if let [part] = cx.inner_steps() {
+            cx.within(cx.step_number(), 0, own, |cx| part.run(part.inner(), &self.predictor, over, cx, x));
+            return Ok(());
+        }
+        // within a rule that does not list its steps
         let part = match Part::affine(&self.predictor, process, over)? {
             Some(part) => part,
             None => {
@@ -95,7 +99,7 @@ impl<P> Inpainted<P> {
                 }
             }
         };
-        cx.within(cx.step_number(), 0, own, |cx| part.run(&self.predictor, over, cx, x));
+        cx.within(cx.step_number(), 0, own, |cx| part.run(&[], &self.predictor, over, cx, x));
         Ok(())
     }
 }
@@ -105,7 +109,7 @@ impl<T: Real, P: Predictor<T>> Predictor<T> for Inpainted<P> {
         self.predictor.nfe()
     }
     fn nfe_at(&self, site: &StepSite<'_>) -> usize {
-        // a step that does not exist is refused by `staged_step`
+        // a step that does not exist is refused by `inner_steps`
         Part::new(&self.predictor, site).map_or(self.nfe(), |part| part.nfe(&self.predictor, site))
     }
     fn noise_vectors(&self) -> usize {
@@ -127,7 +131,7 @@ impl<T: Real, P: Predictor<T>> Predictor<T> for Inpainted<P> {
         Some(self.known.dim())
     }
     /// None, but what cannot be done is refused here.
-    fn staged_step(&self, site: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
+    fn staged_step(&self, _: &StepSite<'_>) -> Result<Option<StagedStep>, ParameterError> {
         let required = self.predictor.required_dim().unwrap_or(self.known.dim());
         ParameterError::same(
             "the known coordinates",
@@ -135,8 +139,10 @@ impl<T: Real, P: Predictor<T>> Predictor<T> for Inpainted<P> {
             required,
             self.known.dim(),
         )?;
-        Part::new(&self.predictor, site)?;
         Ok(None)
+    }
+    fn inner_steps(&self, site: &StepSite<'_>) -> Result<InnerSteps, ParameterError> {
+        Ok(InnerSteps::one(Part::new(&self.predictor, site)?))
     }
     fn predict(&self, cx: &mut StepContext<'_, T>, over: Interval, mut x: BatchViewMut<'_, T>) {
         if self.known.dim() != cx.dim() {
