@@ -99,29 +99,18 @@ impl Part {
         }
     }
 
-    /// What it does within it.
-    pub fn inner(&self) -> &[Self] {
-        if let Self::Own(inner) = self { inner.parts() } else { &[] }
-    }
-
-    /// Does the step over an interval. The context's noise and memory are the predictor's. `inner` is [`inner`](Self::inner) of a
-    /// part that the sampler keeps; of one that was made just now it is empty.
-    pub fn run<'a, T: Real>(
+    /// Does the step over an interval. The context's noise and memory are the predictor's.
+    pub fn run<T: Real>(
         &self,
-        inner: &'a [Self],
         predictor: &dyn Predictor<T>,
         over: Interval,
-        cx: &mut StepContext<'a, T>,
+        cx: &mut StepContext<'_, T>,
         mut x: BatchViewMut<'_, T>,
     ) {
         match self {
             Self::Affine(step) => cx.affine(*step, over.from(), x.as_mut_slice()),
             Self::Sums(step) => step.carry_out(cx, x.as_mut_slice()),
-            Self::Own(_) => {
-                let outer = cx.lend_inner(inner);
-                predictor.predict(cx, over, x);
-                cx.lend_inner(outer);
-            }
+            Self::Own(inner) => cx.with_inner(inner.parts(), |cx| predictor.predict(cx, over, x)),
         }
     }
 }

@@ -977,6 +977,80 @@ fn every_form_of_a_predictor_can_be_inpainted() {
     assert!((one(Arc::new(Lagging)).batch() - one(Arc::new(InForm(Form::Affine))).batch()).amax() < 1e-12);
 }
 
+/// A rule that hands its steps on, but does not list those within them.
+#[derive(Debug)]
+struct Unlisted<R>(R);
+
+impl<P: Predictor<f64>> Predictor<f64> for Unlisted<P> {
+    fn nfe(&self) -> usize {
+        self.0.nfe()
+    }
+    fn noise_vectors(&self) -> usize {
+        self.0.noise_vectors()
+    }
+    fn memory_vectors(&self) -> usize {
+        self.0.memory_vectors()
+    }
+    fn scratch_vectors(&self) -> usize {
+        self.0.scratch_vectors()
+    }
+    fn predict(&self, cx: &mut StepContext<'_, f64>, over: Interval, x: BatchViewMut<'_, f64>) {
+        self.0.predict(cx, over, x);
+    }
+}
+
+impl<C: Corrector<f64>> Corrector<f64> for Unlisted<C> {
+    fn nfe(&self) -> usize {
+        self.0.nfe()
+    }
+    fn noise_vectors(&self) -> usize {
+        self.0.noise_vectors()
+    }
+    fn memory_vectors(&self) -> usize {
+        self.0.memory_vectors()
+    }
+    fn scratch_vectors(&self) -> usize {
+        self.0.scratch_vectors()
+    }
+    fn correct(&self, cx: &mut StepContext<'_, f64>, at: f64, x: BatchViewMut<'_, f64>) {
+        self.0.correct(cx, at, x);
+    }
+}
+
+/// The sampler keeps the steps within a rule's own; a rule that does not list them computes them as it goes.
+#[test]
+fn steps_within_a_rule_are_the_same_whoever_computes_them() {
+    let (law, process): (_, AnyProcess) = (gaussian(3, 95), Arc::new(OrnsteinUhlenbeck));
+    let grid = TimeGrid::geometric(2.0, 0.01, 6).unwrap();
+    let score: Model = Arc::new(ExactScore::new(law, OrnsteinUhlenbeck));
+    let known = |value| KnownCoordinates::new(3, &[1], &[value]).unwrap();
+    let rules: [AnyPredictor; 5] = [
+        Arc::new(ExponentialIntegrator::DenoiserHeld),
+        Arc::new(UniPc::new(2).unwrap()),
+        Arc::new(DpmSolverPlusPlus::sde()),
+        Arc::new(InForm(Form::Free)),
+        Arc::new(Inpainted::new(UniPc::new(3).unwrap(), KnownCoordinates::new(3, &[2], &[0.5]).unwrap())),
+    ];
+    for rule in rules {
+        for jump in [1, 2] {
+            let run = |listed: [bool; 2], value: f64| {
+                let steps = || Inpainted::new(rule.clone(), known(value));
+                let repaint = RePaint::new(steps(), jump).unwrap();
+                let counts = repaint.journeys(grid.n_steps(), 2);
+                let predictor: AnyPredictor = if listed[0] { Arc::new(steps()) } else { Arc::new(Unlisted(steps())) };
+                let corrector: AnyCorrector = if listed[1] { Arc::new(repaint) } else { Arc::new(Unlisted(repaint)) };
+                let chain = sampler(score.clone(), process.clone(), grid.clone(), predictor, Some((corrector, counts)));
+                chain.sample_seeded(20, 4).unwrap().into_batch()
+            };
+            let listed = run([true; 2], 1.0);
+            for other in [[true, false], [false, true], [false; 2]] {
+                assert_eq!(run(other, 1.0), listed, "{rule:?}, {jump}, {other:?}");
+            }
+            assert_ne!(run([true; 2], 1.1), listed, "the twin");
+        }
+    }
+}
+
 #[test]
 fn a_step_in_a_basis_can_be_inpainted() {
     // on Gaussian data the split step is the flow's own map, m_v + (C_v / C_t)^(1/2) (x - m_t)

@@ -119,9 +119,26 @@ impl<'a, T: Real> StepContext<'a, T> {
         self.inner
     }
 
-    /// Lends the steps within this one for it to find; the result are those before.
-    pub(super) fn lend_inner(&mut self, inner: &'a [Part]) -> &'a [Part] {
-        std::mem::replace(&mut self.inner, inner)
+    /// Does a part of the step, which finds these steps of others within it.
+    pub(super) fn with_inner(&mut self, inner: &[Part], part: impl FnOnce(&mut StepContext<'_, T>)) {
+        let Self { process, grid, model, prepared, ref mut workspace, setting, parked, .. } = *self;
+        let Self { evaluations, of_live, finite, recorder, .. } = *self;
+        let mut within = StepContext {
+            process,
+            grid,
+            model,
+            prepared,
+            workspace,
+            setting,
+            parked,
+            evaluations,
+            of_live,
+            finite,
+            inner,
+            recorder,
+        };
+        part(&mut within);
+        (self.evaluations, self.of_live, self.finite) = (within.evaluations, within.of_live, within.finite);
     }
 
     /// Lends the steps within a step that the sampler asks for.

@@ -142,16 +142,16 @@ impl<P> RePaint<P> {
         let (known, mut journey) = (cx.inner_steps(), None);
         for i in 0..self.jump {
             let (over, first) = (run.interval(begin + i), 1 + i * (own + 1));
-            match known.get(i) {
-                Some(part) => {
-                    cx.within(i as u64, first, own, |cx| part.run(part.inner(), inner, over, cx, x.reborrow()));
-                }
+            let made;
+            let part = match known.get(i) {
+                Some(part) => part,
                 // within a rule that does not list its steps
                 None => {
-                    let part = self.part(process, run, begin..node, i, &mut journey)?;
-                    cx.within(i as u64, first, own, |cx| part.run(&[], inner, over, cx, x.reborrow()));
+                    made = self.part(process, run, begin..node, i, &mut journey)?;
+                    &made
                 }
-            }
+            };
+            cx.within(i as u64, first, own, |cx| part.run(inner, over, cx, x.reborrow()));
             self.known().write(process.marginal(over.to()), cx.noise(first + own), x.reborrow());
         }
         Ok(())

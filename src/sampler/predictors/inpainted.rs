@@ -3,6 +3,7 @@
 use crate::batch::BatchViewMut;
 use crate::error::ParameterError;
 use crate::grid::{Interval, TimeGrid};
+use crate::process::ForwardProcess;
 use crate::real::Real;
 use crate::sampler::context::StepContext;
 use crate::sampler::known_coordinates::KnownCoordinates;
@@ -70,7 +71,28 @@ impl<P> Inpainted<P> {
 }
 
 impl<P> Inpainted<P> {
-    /// The predictor's own step.
+    /// The predictor's own step: one of the grid, or, within another rule, one on its own.
+    fn part<T: Real>(
+        &self,
+        process: &dyn ForwardProcess,
+        grid: &TimeGrid,
+        over: Interval,
+    ) -> Result<Part, ParameterError>
+    where
+        P: Predictor<T>,
+    {
+        let node = grid.nodes().partition_point(|&t| t > over.from());
+        if node < grid.n_steps() && (grid.node(node), grid.node(node + 1)) == (over.from(), over.to()) {
+            return Part::new(&self.predictor, &StepSite::new(process, grid, node));
+        }
+        if let Some(part) = Part::affine(&self.predictor, process, over)? {
+            return Ok(part);
+        }
+        let alone = TimeGrid::from_nodes(vec![over.from(), over.to()])?;
+        Part::new(&self.predictor, &StepSite::new(process, &alone, 0))
+    }
+
+    /// Does it.
     fn step<T: Real>(
         &self,
         cx: &mut StepContext<'_, T>,
@@ -80,26 +102,17 @@ impl<P> Inpainted<P> {
     where
         P: Predictor<T>,
     {
-        let (process, grid, own) = (cx.process(), cx.grid(), self.predictor.noise_vectors());
-        if let [part] = cx.inner_steps() {
-            cx.within(cx.step_number(), 0, own, |cx| part.run(part.inner(), &self.predictor, over, cx, x));
-            return Ok(());
-        }
-        // within a rule that does not list its steps
-        let part = match Part::affine(&self.predictor, process, over)? {
-            Some(part) => part,
-            None => {
-                // a step of the run's grid, or, within another rule, one on its own
-                let node = grid.nodes().partition_point(|&t| t > over.from());
-                if node < grid.n_steps() && (grid.node(node), grid.node(node + 1)) == (over.from(), over.to()) {
-                    Part::new(&self.predictor, &StepSite::new(process, grid, node))?
-                } else {
-                    let alone = TimeGrid::from_nodes(vec![over.from(), over.to()])?;
-                    Part::new(&self.predictor, &StepSite::new(process, &alone, 0))?
-                }
+        let own = self.predictor.noise_vectors();
+        let made;
+        let part = match cx.inner_steps() {
+            [part] => part,
+            // within a rule that does not list its steps
+            _ => {
+                made = self.part(cx.process(), cx.grid(), over)?;
+                &made
             }
         };
-        cx.within(cx.step_number(), 0, own, |cx| part.run(&[], &self.predictor, over, cx, x));
+        cx.within(cx.step_number(), 0, own, |cx| part.run(&self.predictor, over, cx, x));
         Ok(())
     }
 }
