@@ -34,7 +34,7 @@ impl<T: Real> TileNoise<T> {
     /// Room for tiles of up to `n` chains.
     pub(crate) fn new(field: NoiseField, dim: usize, n: usize) -> Self {
         // up to 64 draws per chain while they fit in the cache, and at least one quad
-        let in_cache = 8192 / dim.saturating_mul(n).max(1);
+        let in_cache = 32 * 1024 / size_of::<T>().saturating_mul(dim).saturating_mul(n).max(1);
         let room = (64 / dim).min(in_cache).max(4_usize.div_ceil(dim));
         let window = Window { held: NOTHING, slabs: Vec::new() };
         Self { field, first_chain: 0, n, dim, room, windows: [window.clone(), window] }
