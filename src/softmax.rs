@@ -42,7 +42,8 @@ pub(crate) fn largest_of<T: Real, const L: usize>(logits: &[[T; L]]) -> [T; L] {
 /// So many rows go through each part of their powers together.
 const ROWS: usize = 8;
 
-/// Room for the parts of powers.
+/// Room for the parts of powers; aligned, so that no register's worth lies across two lines of the cache.
+#[repr(align(64))]
 pub(crate) struct Parts<T, const L: usize> {
     rests: [[T; L]; ROWS],
     middles: [[T; L]; ROWS],
