@@ -54,9 +54,10 @@ impl<T: Real> Prepared<T> {
             let shared = if n_threads() == 1 { 0 } else { (SHARED_ROOM / bytes).min(NODES * n_threads()) };
             let count = (ROOM / bytes).max(shared).clamp(1, last - first + 1);
             if self.numbers.len() < count * len {
-                // the old ones go first. Memory that comes as zeros is touched where it is filled: by all threads
-                self.numbers = Vec::new();
-                self.numbers = vec![T::default(); count * len];
+                self.numbers.clear();
+                self.numbers.reserve_exact(count * len);
+                // node by node, as counters of instructions take one large fill byte by byte
+                (1..=count).for_each(|nodes| self.numbers.resize(nodes * len, T::default()));
             }
             refill(&mut self.sound, count, false);
             on_pieces(&mut self.numbers[..count * len], len, &mut self.sound, |i, numbers| {

@@ -309,9 +309,9 @@ fn predictions_of<T: Real>(
 ) -> Result<Coefficients, ParameterError> {
     let mut predictions = Coefficients::with_capacity(grid.n_steps());
     for (node, over) in grid.intervals().enumerate() {
-        let site = StepSite::new(process, grid, node);
-        let sums = || Sums::of_predictor(predictor, &site);
-        predictions.push(predictor.affine_step(process, over), sums, || predictor.inner_steps(&site))?;
+        let site = || StepSite::new(process, grid, node);
+        let sums = || Sums::of_predictor(predictor, &site());
+        predictions.push(predictor.affine_step(process, over), sums, || predictor.inner_steps(&site()))?;
     }
     Ok(predictions)
 }
