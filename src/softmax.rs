@@ -173,6 +173,39 @@ mod tests {
         if x - most < -1000.0 { Pair(-1000.0, 0.0) } else { Pair::sum(x, -most) }
     }
 
+    /// In loops of their own the parts of a power make the same bits, for any number of rows and whatever the room held before.
+    #[test]
+    fn powers_in_rows_are_those_of_each_alone() {
+        fn check<T: Real>() {
+            let least = T::LEAST_POWER.as_f64();
+            let special =
+                [0.0, -0.0, -0.5, least, least + 1e-3, -1e30, f64::NEG_INFINITY, f64::INFINITY, f64::NAN, 126.0];
+            let number = |i: usize| special.get(i % 31).copied().unwrap_or(-0.37 * (i % 173) as f64);
+            // one NaN is as good as another
+            let bits = |x: T| (!x.as_f64().is_nan()).then_some(x.as_f64().to_bits());
+            let mut parts = Parts::<T, 4>::new();
+            let mut others = 0;
+            for n in [17, 0, 1, 7, 8, 9, 16, 64] {
+                let rows: Vec<[T; 4]> = (0..n).map(|k| std::array::from_fn(|l| T::of(number(5 * k + l)))).collect();
+                let (mut given, mut total) = (rows.clone(), [T::of(0.25); 4]);
+                powers_of_two(&mut given, |row| row.map(|x| x - T::of(1.5)), &mut total, &mut parts);
+                let mut expected = [T::of(0.25); 4];
+                for (row, given) in rows.iter().zip(&given) {
+                    for l in 0..4 {
+                        let power = (row[l] - T::of(1.5)).exp2_lane();
+                        expected[l] += power;
+                        assert_eq!(bits(power), bits(given[l]), "{}", row[l]);
+                        others += usize::from(bits(power) != bits(row[l].exp2_lane()));
+                    }
+                }
+                assert_eq!(total.map(bits), expected.map(bits));
+            }
+            assert!(others > 100, "the twin: powers of the rows as they were");
+        }
+        check::<f32>();
+        check::<f64>();
+    }
+
     #[test]
     fn the_sum_is_within_its_bound_at_every_exponent() {
         fn check<T: Real>(exponents: std::ops::RangeInclusive<i32>) {

@@ -4,9 +4,13 @@ use crate::batch::BatchViewMut;
 use crate::parallel::n_threads;
 use crate::real::Real;
 
-/// Tiles for each of several threads, where they are not too small. W8 of the benchmarks kept two threads busy for 92 percent of the
-/// time with two tiles each, 93 with four, 95 with eight.
+/// Tiles for each of several threads, if these are not smaller than two blocks of lanes and `LEAST` bytes of states. Where one thread
+/// is held up the others wait for one tile: with two, four and eight tiles each, W8 of the benchmarks kept two threads busy for 92, 93 and
+/// 95 percent of the time. It has four, as it has 256 chains.
 const TILES_PER_THREAD: usize = 8;
+
+/// So many bytes of states are worth what a tile costs in a step beside them.
+const LEAST: usize = 4096;
 
 /// Chains per tile, with `chain` bytes each, of whose vectors a step works with `vectors`: enough chains to fill vector registers
 /// and threads, few enough for all of their vectors to stay in the cache.
@@ -23,9 +27,9 @@ fn default_tile_for(n_chains: usize, chain: usize, vectors: usize, n_threads: us
     // a block of lanes is not shared among threads, unless rows are so long that scores hardly work across chains
     let block = if chain < 16 * 1024 { 16 } else { 1 };
     let share = n_chains.div_ceil(n_threads);
-    // a thread that was held up leaves its last tiles to others, so they have several, if these are of two blocks at least
-    let few = if n_threads > 1 { (n_chains / (TILES_PER_THREAD * n_threads)).max(2 * block) } else { tile };
-    evenly(n_chains, tile.min(few).min(share).next_multiple_of(block), block, n_threads)
+    let several = (n_chains / TILES_PER_THREAD.saturating_mul(n_threads)).max(2 * block).max(LEAST / chain.max(1));
+    let most = if n_threads > 1 { tile.min(several).min(share) } else { tile.min(share) };
+    evenly(n_chains, most.next_multiple_of(block), block, n_threads)
 }
 
 /// Tiles of at most this size, in whole blocks, and of no less than half of it, with which the busiest thread has the fewest
@@ -119,6 +123,23 @@ mod tests {
         assert!(room(49_152, 5, 5) > 512 * 1024 && default_tile_for(16, 49_152, 5, 1) == 2);
         // no size is too large to be told
         assert_eq!(default_tile_for(16, usize::MAX, usize::MAX, 1), 1);
+    }
+
+    #[test]
+    fn threads_have_several_tiles_each() {
+        // W8, W4, W1 in f32 and f64; one thread has larger ones
+        for (n, chain, on_two, on_one) in
+            [(256, 256, 32, 64), (1024, 256, 64, 64), (100_000, 8, 2000, 2048), (100_000, 16, 944, 1024)]
+        {
+            assert_eq!((default_tile_for(n, chain, 2, 2), default_tile_for(n, chain, 2, 1)), (on_two, on_one));
+        }
+        // short chains, and few of them: tiles are not too small to be worth it
+        assert_eq!((default_tile_for(1024, 16, 2, 2), default_tile_for(512, 8, 2, 2)), (256, 256));
+        for n in (1000..40_000).step_by(997) {
+            for threads in [2, 3, 8] {
+                assert!(n_tiles(n, default_tile_for(n, 1024, 2, threads)) >= 8 * threads.min(n / 512), "{n} {threads}");
+            }
+        }
     }
 
     fn n_tiles(n: usize, tile: usize) -> usize {

@@ -140,7 +140,7 @@ pub trait Law: Clone + Debug + Send + Sync {
     }
 
     /// Writes what the scores of `scale X + N(0, variance I)` share, whatever the batch, to `prepared`, which has
-    /// [`prepared_len`](Self::prepared_len) elements. See
+    /// [`prepared_len`](Self::prepared_len) elements and holds rubbish on entry. See
     /// [`ScoreModel::prepare`](crate::score::ScoreModel::prepare); called only where there is a density.
     fn prepare_score<T: Real>(&self, at: Transition, prepared: &mut [T]) {
         let _ = (at, prepared);

@@ -21,6 +21,7 @@ mod horner;
 mod normal;
 #[cfg(test)]
 mod pair;
+mod power;
 pub(crate) mod quadrature;
 
 pub(crate) use beta::beta_quantile;
@@ -64,7 +65,14 @@ pub trait Arithmetic: sealed::Sealed + Send + Sync + 'static {
     /// `2^x` for `x <= 126`: error below 1.1 units above [`LEAST_POWER`](Self::LEAST_POWER), 0 at
     /// and below it; NaN stays NaN.
     #[doc(hidden)]
-    fn exp2_lane(self) -> Self;
+    #[inline(always)]
+    fn exp2_lane(self) -> Self
+    where
+        Self: Copy,
+    {
+        let rest = self.exp2_rest();
+        self.exp2_end(rest, rest.exp2_middle())
+    }
 
     /// Whether many powers of 2 are sooner in parts, each of which is a loop of its own (see `softmax`).
     #[doc(hidden)]
@@ -73,15 +81,21 @@ pub trait Arithmetic: sealed::Sealed + Send + Sync + 'static {
     /// The distance `r` to the nearest integer: the first of three parts of `x.exp2_lane()`, which is
     /// `x.exp2_end(r, r.exp2_middle())`.
     #[doc(hidden)]
-    fn exp2_rest(self) -> Self;
+    fn exp2_rest(self) -> Self
+    where
+        Self: Sized;
 
     /// The higher terms of `2^r`.
     #[doc(hidden)]
-    fn exp2_middle(self) -> Self;
+    fn exp2_middle(self) -> Self
+    where
+        Self: Sized;
 
     /// `2^x` from what the other parts made of `x`.
     #[doc(hidden)]
-    fn exp2_end(self, rest: Self, middle: Self) -> Self;
+    fn exp2_end(self, rest: Self, middle: Self) -> Self
+    where
+        Self: Sized;
 
     /// `cos(2 pi u)`: error below 2 units of 1, and 0 at odd quarters; 1 from 2^21 (f32) or 2^50 (f64) turns on; NaN stays
     /// NaN.
@@ -148,27 +162,6 @@ fn exp_parts_f64(x: f64) -> (f64, u64) {
     (r + r * r * horner_f64(&E, r), shifted.to_bits())
 }
 
-/// Adding it rounds to the nearest integer and leaves that in the low bits; below the least power the rest is rubbish.
-const POWER_F32: f32 = 12_582_912.0;
-const POWER_F64: f64 = 6_755_399_441_055_744.0;
-
-/// `2^r = 1 + C[0] r + C[1] r^2 + ...` for `|r| <= 1/2`
-const EXP2_F32: [f32; 6] =
-    [std::f32::consts::LN_2, 0.240_226_5, 0.055_503_57, 0.009_618_082, 0.001_339_086_3, 0.000_154_531_63];
-const EXP2_F64: [f64; 11] = [
-    std::f64::consts::LN_2,
-    0.240_226_506_959_101,
-    0.055_504_108_664_821_594,
-    0.009_618_129_107_606_889,
-    0.001_333_355_814_641_693_5,
-    0.000_154_035_304_417_360_5,
-    0.000_015_252_733_829_836_118,
-    1.321_544_258_792_169e-6,
-    1.017_806_244_584_577_4e-7,
-    7.072_585_949_269_224e-9,
-    4.454_960_598_186_518_4e-10,
-];
-
 impl Arithmetic for f32 {
     const TWO_PLANES: bool = false;
 
@@ -177,27 +170,18 @@ impl Arithmetic for f32 {
     const POWER_IN_PARTS: bool = false;
 
     #[inline(always)]
-    fn exp2_lane(self) -> f32 {
-        let rest = self.exp2_rest();
-        self.exp2_end(rest, rest.exp2_middle())
-    }
-
-    #[inline(always)]
     fn exp2_rest(self) -> f32 {
-        self - ((self + POWER_F32) - POWER_F32)
+        power::rest_f32(self)
     }
 
     #[inline(always)]
     fn exp2_middle(self) -> f32 {
-        (EXP2_F32[3] + self * EXP2_F32[4]) + self * self * EXP2_F32[5]
+        power::middle_f32(self)
     }
 
     #[inline(always)]
-    fn exp2_end(self, r: f32, middle: f32) -> f32 {
-        let r2 = r * r;
-        let p = (1.0 + r * EXP2_F32[0]) + r2 * ((EXP2_F32[1] + r * EXP2_F32[2]) + r2 * middle);
-        let y = f32::from_bits(p.to_bits().wrapping_add((self + POWER_F32).to_bits() << 23));
-        if self <= Self::LEAST_POWER { 0.0 } else { y }
+    fn exp2_end(self, rest: f32, middle: f32) -> f32 {
+        power::end_f32(self, rest, middle)
     }
 
     #[inline(always)]
@@ -260,30 +244,18 @@ impl Arithmetic for f64 {
     const POWER_IN_PARTS: bool = true;
 
     #[inline(always)]
-    fn exp2_lane(self) -> f64 {
-        let rest = self.exp2_rest();
-        self.exp2_end(rest, rest.exp2_middle())
-    }
-
-    #[inline(always)]
     fn exp2_rest(self) -> f64 {
-        self - ((self + POWER_F64) - POWER_F64)
+        power::rest_f64(self)
     }
 
     #[inline(always)]
     fn exp2_middle(self) -> f64 {
-        let (r, r2) = (self, self * self);
-        let high = (EXP2_F64[7] + r * EXP2_F64[8]) + r2 * (EXP2_F64[9] + r * EXP2_F64[10]);
-        let middle = (EXP2_F64[3] + r * EXP2_F64[4]) + r2 * (EXP2_F64[5] + r * EXP2_F64[6]);
-        middle + (r2 * r2) * high
+        power::middle_f64(self)
     }
 
     #[inline(always)]
-    fn exp2_end(self, r: f64, middle: f64) -> f64 {
-        let r2 = r * r;
-        let p = (1.0 + r * EXP2_F64[0]) + r2 * ((EXP2_F64[1] + r * EXP2_F64[2]) + r2 * middle);
-        let y = f64::from_bits(p.to_bits().wrapping_add((self + POWER_F64).to_bits() << 52));
-        if self <= Self::LEAST_POWER { 0.0 } else { y }
+    fn exp2_end(self, rest: f64, middle: f64) -> f64 {
+        power::end_f64(self, rest, middle)
     }
 
     #[inline(always)]

@@ -7,17 +7,26 @@ use super::step::AffineStep;
 use super::sums::Sums;
 use crate::batch::BatchViewMut;
 use crate::error::ParameterError;
-use crate::grid::Interval;
+use crate::grid::{Interval, TimeGrid};
 use crate::process::ForwardProcess;
 use crate::real::Real;
+use std::sync::Arc;
 
 /// A predictor's step, of whichever form its rule gives.
 #[derive(Debug, Clone)]
 pub(super) enum Part {
     Affine(AffineStep),
     Sums(Box<Sums>),
-    /// The rule does the step, with these within it.
-    Own(InnerSteps),
+    /// The rule does the step.
+    Own(OwnStep),
+}
+
+/// A step that its rule does, and what it finds in the context.
+#[derive(Debug, Clone)]
+pub(super) struct OwnStep {
+    inner: InnerSteps,
+    /// The grid of which it is a step, unless that is the run's.
+    grid: Option<Arc<TimeGrid>>,
 }
 
 /// The steps of other predictors that a rule does within one of its own, in order: what [`Predictor::inner_steps`] and
@@ -46,7 +55,7 @@ impl InnerSteps {
             match part {
                 Part::Affine(_) => {}
                 Part::Sums(step) => look(step),
-                Part::Own(inner) => inner.each_sums(look),
+                Part::Own(own) => own.inner.each_sums(look),
             }
         }
     }
@@ -70,7 +79,7 @@ impl Part {
             return Ok(step);
         }
         let Some(step) = Sums::of_predictor(predictor, site)? else {
-            return Ok(Self::Own(predictor.inner_steps(site)?));
+            return Ok(Self::Own(OwnStep { inner: predictor.inner_steps(site)?, grid: None }));
         };
         step.check::<T>(predictor.noise_vectors(), predictor.memory_vectors(), process, over.from())?;
         Ok(Self::Sums(Box::new(step)))
@@ -88,6 +97,23 @@ impl Part {
         let Some(step) = predictor.affine_step(process, over) else { return Ok(None) };
         step.check::<T>(predictor.noise_vectors(), over.from())?;
         Ok(Some(Self::Affine(step)))
+    }
+
+    /// The step of a predictor that goes from node `node` of a grid of its own, which the step then sees as that of the run.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn on_grid<T: Real>(
+        predictor: &dyn Predictor<T>,
+        process: &dyn ForwardProcess,
+        grid: &Arc<TimeGrid>,
+        node: usize,
+    ) -> Result<Self, ParameterError> {
+        let mut part = Self::new(predictor, &StepSite::new(process, grid, node))?;
+        if let Self::Own(own) = &mut part {
+            own.grid = Some(grid.clone());
+        }
+        Ok(part)
     }
 
     /// Evaluations of the score per chain.
@@ -110,7 +136,9 @@ impl Part {
         match self {
             Self::Affine(step) => cx.affine(*step, over.from(), x.as_mut_slice()),
             Self::Sums(step) => step.carry_out(cx, x.as_mut_slice()),
-            Self::Own(inner) => cx.with_inner(inner.parts(), |cx| predictor.predict(cx, over, x)),
+            Self::Own(OwnStep { inner, grid }) => {
+                cx.with_inner(inner.parts(), grid.as_deref(), |cx| predictor.predict(cx, over, x));
+            }
         }
     }
 }

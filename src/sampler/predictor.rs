@@ -105,7 +105,8 @@ pub trait Predictor<T: Real>: Debug + Send + Sync {
     }
 
     /// The steps of other predictors that [`predict`](Self::predict) does at a site: the sampler keeps them, so that they are computed
-    /// once. Not yet for rules outside of the crate, which have no way to do them.
+    /// once. A rule that hands these on hands `predict` on for the same intervals. Not yet for other rules outside of the crate, which have
+    /// no way to do such steps.
     #[doc(hidden)]
     fn inner_steps(&self, site: &StepSite<'_>) -> Result<InnerSteps, ParameterError> {
         let _ = site;

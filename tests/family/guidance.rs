@@ -1024,16 +1024,18 @@ fn steps_within_a_rule_are_the_same_whoever_computes_them() {
     let grid = TimeGrid::geometric(2.0, 0.01, 6).unwrap();
     let score: Model = Arc::new(ExactScore::new(law, OrnsteinUhlenbeck));
     let known = |value| KnownCoordinates::new(3, &[1], &[value]).unwrap();
-    let rules: [AnyPredictor; 5] = [
-        Arc::new(ExponentialIntegrator::DenoiserHeld),
-        Arc::new(UniPc::new(2).unwrap()),
-        Arc::new(DpmSolverPlusPlus::sde()),
-        Arc::new(InForm(Form::Free)),
-        Arc::new(Inpainted::new(UniPc::new(3).unwrap(), KnownCoordinates::new(3, &[2], &[0.5]).unwrap())),
+    let within = || Inpainted::new(UniPc::new(3).unwrap(), KnownCoordinates::new(3, &[2], &[0.5]).unwrap());
+    let rules: [(AnyPredictor, Option<AnyPredictor>); 5] = [
+        (Arc::new(ExponentialIntegrator::DenoiserHeld), None),
+        (Arc::new(UniPc::new(2).unwrap()), None),
+        (Arc::new(DpmSolverPlusPlus::sde()), None),
+        (Arc::new(InForm(Form::Free)), None),
+        // within a journey such a rule sees the journey's grid
+        (Arc::new(within()), Some(Arc::new(Unlisted(within())))),
     ];
-    for rule in rules {
-        for jump in [1, 2] {
-            let run = |listed: [bool; 2], value: f64| {
+    for (rule, unlisted) in rules {
+        for jump in [1, 2, 3] {
+            let run = |rule: &AnyPredictor, listed: [bool; 2], value: f64| {
                 let steps = || Inpainted::new(rule.clone(), known(value));
                 let repaint = RePaint::new(steps(), jump).unwrap();
                 let counts = repaint.journeys(grid.n_steps(), 2);
@@ -1042,13 +1044,27 @@ fn steps_within_a_rule_are_the_same_whoever_computes_them() {
                 let chain = sampler(score.clone(), process.clone(), grid.clone(), predictor, Some((corrector, counts)));
                 chain.sample_seeded(20, 4).unwrap().into_batch()
             };
-            let listed = run([true; 2], 1.0);
+            let listed = run(&rule, [true; 2], 1.0);
             for other in [[true, false], [false, true], [false; 2]] {
-                assert_eq!(run(other, 1.0), listed, "{rule:?}, {jump}, {other:?}");
+                assert_eq!(run(&rule, other, 1.0), listed, "{rule:?}, {jump}, {other:?}");
+                if let Some(rule) = &unlisted {
+                    assert_eq!(run(rule, other, 1.0), listed, "{rule:?}, {jump}, {other:?}");
+                }
             }
-            assert_ne!(run([true; 2], 1.1), listed, "the twin");
+            assert_ne!(run(&rule, [true; 2], 1.1), listed, "the twin");
         }
     }
+    // a journey of three steps is long enough to use a memory
+    let orders = [2, 3].map(|order| {
+        let steps = || Inpainted::new(UniPc::new(order).unwrap(), known(1.0));
+        let repaint = RePaint::new(steps(), 3).unwrap();
+        let corrector: AnyCorrector = Arc::new(repaint.clone());
+        let counts = repaint.journeys(grid.n_steps(), 1);
+        let predictor: AnyPredictor = Arc::new(ExponentialIntegrator::DenoiserHeld);
+        let chain = sampler(score.clone(), process.clone(), grid.clone(), predictor, Some((corrector, counts)));
+        chain.sample_seeded(20, 4).unwrap().into_batch()
+    });
+    assert_ne!(orders[0], orders[1]);
 }
 
 #[test]
@@ -1148,6 +1164,19 @@ fn steps_that_cannot_be_done_are_refused_within_another_rule_too() {
     assert!(within(Odd { time: 1.5, ..good }).unwrap_err().contains("time of a stage"));
     assert!(within(Odd { term: Term::Noise(usize::MAX), ..good }).unwrap_err().contains("noise vectors"));
     assert!(within(Odd { term: Term::Memory(usize::MAX), ..good }).unwrap_err().contains("memory vectors"));
+    let journey = |odd: Odd| {
+        let odd: AnyPredictor = Arc::new(odd);
+        let repaint = RePaint::new(Inpainted::new(odd, known.clone()), 1).unwrap();
+        let built = double().with_corrector(repaint, Schedule::PerNode(vec![0, 1]));
+        built.map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(journey(good), Ok(()));
+    assert!(journey(Odd { time: 1.5, ..good }).unwrap_err().contains("time of a stage"));
+    let split = GaussianSplit::new(Ddim::new(0.0).unwrap(), gaussian(5, 95));
+    let split: AnyPredictor = Arc::new(split);
+    let repaint = RePaint::new(Inpainted::new(split, known.clone()), 1).unwrap();
+    let error = double().with_corrector(repaint, Schedule::PerNode(vec![0, 1])).err().unwrap();
+    assert!(error.to_string().contains("directions"), "{error}");
     let single = |odd: Odd| {
         let plain = PredictorCorrector::new(score().cast::<f32>(), grid.clone()).unwrap();
         plain.with_predictor(Inpainted::new(odd, known.clone())).map(|_| ())

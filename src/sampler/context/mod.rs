@@ -119,9 +119,15 @@ impl<'a, T: Real> StepContext<'a, T> {
         self.inner
     }
 
-    /// Does a part of the step, which finds these steps of others within it.
-    pub(super) fn with_inner(&mut self, inner: &[Part], part: impl FnOnce(&mut StepContext<'_, T>)) {
-        let Self { process, grid, model, prepared, ref mut workspace, setting, parked, .. } = *self;
+    /// Does a part of the step, which finds these steps of others within it, and this grid instead of the run's.
+    pub(super) fn with_inner(
+        &mut self,
+        inner: &[Part],
+        grid: Option<&TimeGrid>,
+        part: impl FnOnce(&mut StepContext<'_, T>),
+    ) {
+        let grid = grid.unwrap_or(self.grid);
+        let Self { process, model, prepared, ref mut workspace, setting, parked, .. } = *self;
         let Self { evaluations, of_live, finite, recorder, .. } = *self;
         let mut within = StepContext {
             process,

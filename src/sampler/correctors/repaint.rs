@@ -11,10 +11,10 @@ use crate::sampler::known_coordinates::KnownCoordinates;
 use crate::sampler::part::{InnerSteps, Part};
 use crate::sampler::predictor::Predictor;
 use crate::sampler::predictors::Inpainted;
-use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
 use crate::simd::{Kernel, dispatch};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The resampling of RePaint, as a corrector for [`Inpainted`](crate::sampler::Inpainted): from node `k` of the grid back to
 /// node `k - j` by the forward process, and forth again by inpainted steps of a predictor.
@@ -38,7 +38,7 @@ use std::ops::Range;
 ///
 /// # Errors
 /// [`ParameterError`] from [`new`](Self::new) if the jump length is 0; when a sampler is built, if the predictor draws uniform
-/// numbers. A run fails at a node that has fewer than `j` nodes before it. `nfe` counts [`Predictor::nfe`] per step, so it is
+/// numbers, or if one of its steps does not exist or cannot be done. A run fails at a node that has fewer than `j` nodes before it. `nfe` counts [`Predictor::nfe`] per step, so it is
 /// exact for predictors whose steps all have as many evaluations; the report counts what was done.
 ///
 /// # Source
@@ -107,7 +107,7 @@ impl<P> RePaint<P> {
         run: &TimeGrid,
         over: Range<usize>,
         i: usize,
-        journey: &mut Option<TimeGrid>,
+        journey: &mut Option<Arc<TimeGrid>>,
     ) -> Result<Part, ParameterError>
     where
         P: Predictor<T>,
@@ -118,9 +118,9 @@ impl<P> RePaint<P> {
         }
         let grid = match journey {
             Some(grid) => grid,
-            None => journey.insert(TimeGrid::from_nodes(run.nodes()[over.start..=over.end].to_vec())?),
+            None => journey.insert(Arc::new(TimeGrid::from_nodes(run.nodes()[over.start..=over.end].to_vec())?)),
         };
-        Part::new(inner, &StepSite::new(process, grid, i))
+        Part::on_grid(inner, process, grid, i)
     }
 
     /// One journey to node `node`.
@@ -157,6 +157,9 @@ impl<P> RePaint<P> {
         Ok(())
     }
 }
+
+/// Steps of journeys from every node that are kept at most. More are computed as a journey goes.
+const MANY: usize = 1 << 16;
 
 /// `x <- q x + tau z`
 struct Forward<'a, T> {
@@ -204,7 +207,7 @@ impl<T: Real, P: Predictor<T>> Corrector<T> for RePaint<P> {
             }
         }
     }
-    /// None at a node that a journey cannot go to: a run fails there.
+    /// None at a node that a journey cannot go to: a run fails there; nor of journeys so long that they would take much room.
     fn inner_steps(
         &self,
         process: &dyn ForwardProcess,
@@ -212,6 +215,9 @@ impl<T: Real, P: Predictor<T>> Corrector<T> for RePaint<P> {
         node: usize,
     ) -> Result<InnerSteps, ParameterError> {
         let Some(begin) = node.checked_sub(self.jump) else { return Ok(InnerSteps::default()) };
+        if self.jump.saturating_mul(grid.n_steps()) > MANY {
+            return Ok(InnerSteps::default());
+        }
         let mut journey = None;
         (0..self.jump).map(|i| self.part(process, grid, begin..node, i, &mut journey)).collect()
     }

@@ -11,6 +11,7 @@ use crate::sampler::part::{InnerSteps, Part};
 use crate::sampler::predictor::Predictor;
 use crate::sampler::site::StepSite;
 use crate::sampler::staged::StagedStep;
+use std::sync::Arc;
 
 /// Inpainting by replacement: after each step of a predictor, the known coordinates are drawn anew from their exact law at
 /// the time reached.
@@ -88,8 +89,8 @@ impl<P> Inpainted<P> {
         if let Some(part) = Part::affine(&self.predictor, process, over)? {
             return Ok(part);
         }
-        let alone = TimeGrid::from_nodes(vec![over.from(), over.to()])?;
-        Part::new(&self.predictor, &StepSite::new(process, &alone, 0))
+        let alone = Arc::new(TimeGrid::from_nodes(vec![over.from(), over.to()])?);
+        Part::on_grid(&self.predictor, process, &alone, 0)
     }
 
     /// Does it.
