@@ -822,15 +822,26 @@ fn directions_of_another_space_are_refused() {
         let (data, grid) = (Gaussian::standard(dim).unwrap(), TimeGrid::uniform(1.0, 0.1, 2).unwrap());
         let made = chain(&data, &process, grid.clone(), Box::new(Silent(split.clone())));
         assert_eq!(made.as_ref().err().map(|error| error.to_string().contains("directions")), (!fits).then_some(true));
-        // within a rule that works out its steps one by one
+        // within a rule that lists its steps, and within one that works them out one by one
         let known = KnownCoordinates::new(dim, &[0], &[0.5]).unwrap();
-        let inpainted = Inpainted::new(Silent(split.clone()), known);
-        let made = chain(&data, &process, grid, Box::new(inpainted)).map(|chain| chain.sample_seeded(3, 1));
-        match made {
-            Ok(Ok(_)) => assert!(fits),
-            Ok(Err(error)) => assert!(!fits && error.to_string().contains("directions"), "{error}"),
-            Err(error) => panic!("{error}"),
-        }
+        let inpainted = || Inpainted::new(Silent(split.clone()), known.clone());
+        let made = chain(&data, &process, grid.clone(), Box::new(inpainted()));
+        assert_eq!(made.as_ref().err().map(|error| error.to_string().contains("directions")), (!fits).then_some(true));
+        let run = chain(&data, &process, grid, Box::new(Unlisted(inpainted()))).unwrap().sample_seeded(3, 1);
+        assert_eq!(run.as_ref().err().map(|error| error.to_string().contains("directions")), (!fits).then_some(true));
+    }
+}
+
+/// A rule that hands its step on, and says nothing of what is within it.
+#[derive(Debug)]
+struct Unlisted<P>(P);
+
+impl<P: Predictor<f64>> Predictor<f64> for Unlisted<P> {
+    fn noise_vectors(&self) -> usize {
+        self.0.noise_vectors()
+    }
+    fn predict(&self, cx: &mut StepContext<'_, f64>, over: Interval, x: BatchViewMut<'_, f64>) {
+        self.0.predict(cx, over, x);
     }
 }
 
