@@ -27,7 +27,8 @@ use std::sync::Arc;
 /// ```
 /// One corrector step is one such journey; `r` of them at a node are RePaint with `r + 1` resamplings and the jump length
 /// `j`. [`journeys`](Self::journeys) counts them for every `j`-th node, as in the paper. A journey is a run of its own: a predictor
-/// with a memory begins anew. It takes `j` steps of the predictor and draws `1 + j (m + 1)` noise vectors, where `m` are the
+/// with a memory begins anew. Its steps are computed when the sampler is built; if `j` times the steps of the grid is more than 65 536, as
+/// journeys go. It takes `j` steps of the predictor and draws `1 + j (m + 1)` noise vectors, where `m` are the
 /// predictor's.
 ///
 /// # What is not promised
