@@ -97,31 +97,36 @@ impl<T: Real> Kernel for Product<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        if rows::<T>() == 16 { by_panels::<T, 16>(self) } else { by_panels::<T, 8>(self) }
+        if rows::<T>() == 16 { by_panels::<false, T, 16>(self) } else { by_panels::<false, T, 8>(self) }
+    }
+    #[inline(always)]
+    fn run_with_many_registers(self) {
+        if rows::<T>() == 16 { by_panels::<true, T, 16>(self) } else { by_panels::<true, T, 8>(self) }
     }
 }
 
+/// Panel by panel, as many columns at once as registers hold sums: five, or eight where there are 32 (`MANY`).
 #[inline(always)]
-fn by_panels<T: Real, const R: usize>(product: Product<'_, T>) {
+fn by_panels<const MANY: bool, T: Real, const R: usize>(product: Product<'_, T>) {
     let Product { weights, bias, x, out } = product;
     let (outputs, inputs) = (weights.outputs, weights.inputs);
     let (panels, _) = weights.panels().as_chunks::<R>();
     for first in (0..outputs).step_by(R) {
         let panel = &panels[first / R * inputs..][..inputs];
         let bias = bias.map(|b| load(b, first));
-        // without inputs there is no slice to cut, but five empty columns come out of any
-        let fives = out.len() / (5 * outputs);
-        let (x, x_rest) = x.split_at(5 * fives * inputs);
-        let (out, out_rest) = out.split_at_mut(5 * fives * outputs);
-        for (i, out) in out.chunks_exact_mut(5 * outputs).enumerate() {
-            five(panel, bias, &x[5 * i * inputs..], out, first, outputs);
-        }
-        match out_rest.len() / outputs {
-            1 => one(panel, bias, x_rest, out_rest, first, outputs),
-            2 => two(panel, bias, x_rest, out_rest, first, outputs),
-            3 => three(panel, bias, x_rest, out_rest, first, outputs),
-            4 => four(panel, bias, x_rest, out_rest, first, outputs),
-            _ => {}
+        // without inputs there is no slice to cut, but empty columns come out of any
+        let (mut at, n) = (0, out.len() / outputs);
+        while at < n {
+            let (x, out) = (&x[at * inputs..], &mut out[at * outputs..]);
+            at += match n - at {
+                1 => one(panel, bias, x, out, first, outputs),
+                2 => two(panel, bias, x, out, first, outputs),
+                3 => three(panel, bias, x, out, first, outputs),
+                4 => four(panel, bias, x, out, first, outputs),
+                5..=7 => five(panel, bias, x, out, first, outputs),
+                _ if MANY => eight(panel, bias, x, out, first, outputs),
+                _ => five(panel, bias, x, out, first, outputs),
+            };
         }
     }
 }
@@ -150,7 +155,7 @@ fn store<T: Real, const R: usize>(lanes: [T; R], to: &mut [T], first: usize) {
     }
 }
 
-/// A panel over a fixed number of columns. The columns have names, because an array of slices keeps a bounds check in
+/// A panel over a fixed number of columns, which it returns. The columns have names, because an array of slices keeps a bounds check in
 /// the innermost loop.
 macro_rules! columns {
     ($name:ident: $($number:literal $x:ident $sum:ident),+) => {
@@ -162,7 +167,7 @@ macro_rules! columns {
             out: &mut [T],
             first: usize,
             outputs: usize,
-        ) {
+        ) -> usize {
             let inputs = panel.len();
             $(
                 let $x = &x[$number * inputs..][..inputs];
@@ -181,6 +186,7 @@ macro_rules! columns {
                 )+
             }
             $(store($sum, &mut out[$number * outputs..][..outputs], first);)+
+            [$($number),+].len()
         }
     };
 }
@@ -189,6 +195,7 @@ columns!(two: 0 x0 sum0, 1 x1 sum1);
 columns!(three: 0 x0 sum0, 1 x1 sum1, 2 x2 sum2);
 columns!(four: 0 x0 sum0, 1 x1 sum1, 2 x2 sum2, 3 x3 sum3);
 columns!(five: 0 x0 sum0, 1 x1 sum1, 2 x2 sum2, 3 x3 sum3, 4 x4 sum4);
+columns!(eight: 0 x0 sum0, 1 x1 sum1, 2 x2 sum2, 3 x3 sum3, 4 x4 sum4, 5 x5 sum5, 6 x6 sum6, 7 x7 sum7);
 
 /// `A B`, the same bits on every machine.
 pub(crate) fn product(a: &DMatrix<f64>, b: &DMatrix<f64>) -> DMatrix<f64> {

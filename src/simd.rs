@@ -11,16 +11,72 @@
 //! kernels never ask for one, and their sums have a fixed order per chain, so wider registers only do more
 //! chains at a time.
 
-use multiversion::multiversion;
+use multiversion::{multiversion, target::target_cfg_f};
 
 /// A loop that is worth compiling once per instruction set.
-pub(crate) trait Kernel {
+pub(crate) trait Kernel: Sized {
     type Output;
     fn run(self) -> Self::Output;
+    /// The same result, where there are 32 wide registers instead of 16.
+    #[inline(always)]
+    fn run_with_many_registers(self) -> Self::Output {
+        self.run()
+    }
 }
 
 /// Runs a kernel with the widest instruction set of this machine.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2",))]
 pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run()
+    if target_cfg_f!(target_feature = "avx512f") { kernel.run_with_many_registers() } else { kernel.run() }
+}
+
+/// `for $i in 0..$n` for a constant `$n` of at most 8, written out: a loop around a loop over lanes might be done with a lane
+/// for each `$i` (see [`row_by_row`]).
+macro_rules! unrolled {
+    ($i:ident in 0..$n:ident, $body:block) => {{
+        const { assert!($n >= 1 && $n <= 8) }
+        {
+            let $i = 0;
+            $body
+        }
+        if $n > 1 {
+            let $i = 1;
+            $body
+        }
+        if $n > 2 {
+            let $i = 2;
+            $body
+        }
+        if $n > 3 {
+            let $i = 3;
+            $body
+        }
+        if $n > 4 {
+            let $i = 4;
+            $body
+        }
+        if $n > 5 {
+            let $i = 5;
+            $body
+        }
+        if $n > 6 {
+            let $i = 6;
+            $body
+        }
+        if $n > 7 {
+            let $i = 7;
+            $body
+        }
+    }};
+}
+pub(crate) use unrolled;
+
+/// Stands at the beginning of a loop over rows of lanes that does not sum them, and costs nothing.
+///
+/// The compiler writes out the sixteen lanes of such a loop before it looks for loops to vectorise, and then finds the one over the
+/// rows. With AVX-512 it takes a row into each lane, by gathers and scatters, which are many times as slow as whole rows. No loop is
+/// vectorised across what the compiler cannot look into.
+#[inline(always)]
+pub(crate) fn row_by_row() {
+    std::hint::black_box(());
 }

@@ -20,6 +20,7 @@
 
 use crate::math::portable::{exp, ln};
 use crate::real::Real;
+use crate::simd::row_by_row;
 
 /// `largest <- max(largest, logit)`; a NaN in `logit` is passed over.
 #[inline(always)]
@@ -82,6 +83,7 @@ pub(crate) fn powers_of_two<T: Real, const L: usize>(
     }
     for rows in rows.chunks_mut(ROWS) {
         for (row, rest) in rows.iter_mut().zip(&mut parts.rests) {
+            row_by_row();
             let x = below(*row);
             let mut r = x;
             for l in 0..L {
@@ -90,6 +92,7 @@ pub(crate) fn powers_of_two<T: Real, const L: usize>(
             (*row, *rest) = (x, r);
         }
         for (rest, middle) in parts.rests[..rows.len()].iter().zip(&mut parts.middles) {
+            row_by_row();
             let mut m = *rest;
             for l in 0..L {
                 m[l] = m[l].exp2_middle();

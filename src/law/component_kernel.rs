@@ -7,7 +7,7 @@ use super::lanes::{AtTime, LANES, Room};
 use super::many_coordinates::many_coordinates;
 use crate::process::Transition;
 use crate::real::Real;
-use crate::simd::Kernel;
+use crate::simd::{Kernel, row_by_row};
 
 /// `out <- precision (centre - x)`, chain by chain.
 pub(super) struct Linear<'a, T> {
@@ -38,6 +38,7 @@ impl<T: Real> Kernel for Linear<'_, T> {
         for (out, x) in self.out.chunks_mut(d * LANES).zip(self.x.chunks(d * LANES)) {
             let ((outs, out_rest), (xs, x_rest)) = (out.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
             for (((out, x), c), p) in outs.iter_mut().zip(xs).zip(&centre).zip(&precision) {
+                row_by_row();
                 let (x, c, p) = (*x, *c, *p);
                 let mut s = [T::default(); LANES];
                 for l in 0..LANES {
@@ -116,6 +117,11 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     #[inline(always)]
     fn run(self) -> bool {
         let Self { at, mut room, x, out } = self;
-        many_coordinates(at, &mut room, x, out)
+        many_coordinates::<false, T>(at, &mut room, x, out)
+    }
+    #[inline(always)]
+    fn run_with_many_registers(self) -> bool {
+        let Self { at, mut room, x, out } = self;
+        many_coordinates::<true, T>(at, &mut room, x, out)
     }
 }

@@ -10,7 +10,7 @@
 use super::lanes::{LANES, Lane, note_overflow, overflowed, product_or_square, rate};
 use crate::process::Transition;
 use crate::real::Real;
-use crate::simd::Kernel;
+use crate::simd::{Kernel, row_by_row};
 use crate::softmax::{Parts, powers_of_two, raise};
 
 /// So many coordinates are few.
@@ -86,6 +86,7 @@ impl<T: Real, const D: usize> Kernel for PrepareFew<'_, T, D> {
     fn run(self) {
         let Self { at, equal, dots, lost, origin, from, to } = self;
         for (from, to) in from.chunks_exact(rows_of_group(D)).zip(to.chunks_exact_mut(rows_of_group(D))) {
+            row_by_row();
             for i in 0..D {
                 let (means, o) = (from[i], origin[i].as_f64());
                 to[i] = row(|l| T::of(at.scale * means[l] - o));
@@ -315,6 +316,7 @@ impl<T: Real, const D: usize> Kernel for OneByOne<'_, T, D> {
                 if few.dots { logits_of_chain(few, x, terms, true) } else { logits_of_chain(few, x, terms, false) };
             // the weights of a group and its terms of the sum, coordinate by coordinate
             for (terms, rows) in terms.chunks_exact_mut(D + 1).zip(few.rows.chunks_exact(rows_of_group(D))) {
+                row_by_row();
                 let (group, mut weight) = (Group::<T, D>::new(rows), terms[D]);
                 for l in 0..WIDTH {
                     weight[l] = (weight[l] - largest).exp2_lane();

@@ -9,11 +9,17 @@
 
 use super::lanes::{AtTime, LANES, Lane, Room, Shape, note_overflow, overflowed, product_or_square, rate};
 use crate::real::Real;
+use crate::simd::{row_by_row, unrolled};
 use crate::softmax::{Parts, largest_of, powers_of_two};
 
-/// One block after the other: chains to lanes, scores, lanes to chains.
+/// One block after the other: chains to lanes, scores, lanes to chains. `MANY` says whether there are 32 registers.
 #[inline(always)]
-pub(super) fn many_coordinates<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, x: &[T], out: &mut [T]) -> bool {
+pub(super) fn many_coordinates<const MANY: bool, T: Real>(
+    at: AtTime<'_, T>,
+    room: &mut Room<'_, T>,
+    x: &[T],
+    out: &mut [T],
+) -> bool {
     let d = at.d;
     let mut overflow = false;
     let mut parts = Parts::new();
@@ -21,6 +27,10 @@ pub(super) fn many_coordinates<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T
         let n = x.len() / d;
         if n == LANES {
             for (i, lane) in room.x.iter_mut().enumerate() {
+                // AVX2 has no scatters, and shuffles what it takes across rows
+                if MANY {
+                    row_by_row();
+                }
                 let origin = at.origin[i];
                 for (l, v) in lane.iter_mut().enumerate() {
                     *v = x[l * d + i] - origin;
@@ -29,16 +39,18 @@ pub(super) fn many_coordinates<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T
         } else {
             for (i, lane) in room.x.iter_mut().enumerate() {
                 let origin = at.origin[i];
-                for (l, v) in lane.iter_mut().enumerate() {
-                    // unused lanes repeat the last chain
-                    *v = x[l.min(n - 1) * d + i] - origin;
+                // unused lanes repeat the last chain
+                *lane = [x[(n - 1) * d + i] - origin; LANES];
+                for (l, v) in lane[..n].iter_mut().enumerate() {
+                    row_by_row();
+                    *v = x[l * d + i] - origin;
                 }
             }
         }
         match at.shape {
-            Shape::Isotropic => isotropic(at, room, &mut parts),
-            Shape::Diagonal => diagonal(at, room, &mut parts),
-            Shape::Full => full(at, room, &mut parts),
+            Shape::Isotropic => isotropic::<MANY, T>(at, room, &mut parts),
+            Shape::Diagonal => diagonal::<MANY, T>(at, room, &mut parts),
+            Shape::Full => full::<MANY, T>(at, room, &mut parts),
         }
         let mut check = [T::default(); LANES];
         for (i, &lane) in room.sum.iter().enumerate() {
@@ -68,6 +80,19 @@ fn rows<const G: usize, T>(table: &[T], d: usize, first: usize) -> [&[T]; G] {
     rows
 }
 
+/// `G` lanes from `first` on.
+#[inline(always)]
+fn group<const G: usize, T>(all: &[Lane<T>], first: usize) -> &[Lane<T>; G] {
+    let Some(group) = all[first..].first_chunk() else { unreachable!("groups end where lanes do") };
+    group
+}
+
+#[inline(always)]
+fn group_mut<const G: usize, T>(all: &mut [Lane<T>], first: usize) -> &mut [Lane<T>; G] {
+    let Some(group) = all[first..].first_chunk_mut() else { unreachable!("groups end where lanes do") };
+    group
+}
+
 /// Logits of `G` isotropic components at once: as many sums as registers hold.
 #[inline(always)]
 fn isotropic_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, first: usize, dots: bool) {
@@ -75,20 +100,20 @@ fn isotropic_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<
     let mut sum = [[T::default(); LANES]; G];
     for (i, x) in room.x[..at.d].iter().enumerate() {
         let x = *x;
-        for g in 0..G {
+        unrolled!(g in 0..G, {
             let c = centres[g][i];
             for l in 0..LANES {
                 sum[g][l] += product_or_square(dots, x[l], c);
             }
-        }
+        });
     }
-    for g in 0..G {
+    unrolled!(g in 0..G, {
         let (rate, log_weight) = (rate(at.dots, at.precisions[first + g]), at.log_weights[first + g]);
         for l in 0..LANES {
             sum[g][l] = log_weight + rate * sum[g][l];
         }
         room.logits[first + g] = sum[g];
-    }
+    });
 }
 
 /// As `isotropic_logits`, with a precision for each coordinate.
@@ -99,52 +124,37 @@ fn diagonal_logits<const G: usize, T: Real>(at: AtTime<'_, T>, room: &mut Room<'
     let mut squares = [[T::default(); LANES]; G];
     for (i, x) in room.x[..at.d].iter().enumerate() {
         let x = *x;
-        for g in 0..G {
+        unrolled!(g in 0..G, {
             let (c, p) = (centres[g][i], precisions[g][i]);
             for l in 0..LANES {
                 let y = x[l] - c;
                 squares[g][l] += y * (p * y);
             }
-        }
+        });
     }
-    for g in 0..G {
+    unrolled!(g in 0..G, {
         for l in 0..LANES {
             squares[g][l] = at.log_weights[first + g] + T::of(-0.5 * std::f64::consts::LOG2_E) * squares[g][l];
         }
         room.logits[first + g] = squares[g];
-    }
+    });
 }
 
-/// Whitened differences of `G` eigendirections of component `k` from the differences `y`, and their share in `squares`.
+/// Differences `y` along `G` eigendirections of component `k`.
 #[inline(always)]
-fn whiten<const G: usize, T: Real>(
-    at: AtTime<'_, T>,
-    y: &[Lane<T>],
-    k: usize,
-    first: usize,
-    whitened: &mut [Lane<T>],
-    squares: &mut Lane<T>,
-) {
+fn along<const G: usize, T: Real>(at: AtTime<'_, T>, y: &[Lane<T>], k: usize, first: usize, all: &mut [Lane<T>]) {
     let directions: [&[T]; G] = rows(&at.bases[k * at.d * at.d..], at.d, first);
     let mut along = [[T::default(); LANES]; G];
     for (j, y) in y[..at.d].iter().enumerate() {
         let y = *y;
-        for g in 0..G {
+        unrolled!(g in 0..G, {
             let q = directions[g][j];
             for l in 0..LANES {
                 along[g][l] += q * y[l];
             }
-        }
+        });
     }
-    for g in 0..G {
-        let p = at.precisions[k * at.d + first + g];
-        let mut scaled = [T::default(); LANES];
-        for l in 0..LANES {
-            scaled[l] = p * along[g][l];
-            squares[l] += along[g][l] * scaled[l];
-        }
-        whitened[first + g] = scaled;
-    }
+    *group_mut(all, first) = along;
 }
 
 /// Components in a stretch of the softmax and the sums that follow it.
@@ -193,19 +203,18 @@ fn add_centres<const G: usize, T: Real>(
     active: &[usize],
     i: usize,
 ) {
-    let all = &mut all[i..i + G];
-    let mut sum = [[T::default(); LANES]; G];
-    sum.copy_from_slice(all);
+    let all = group_mut::<G, T>(all, i);
+    let mut sum = *all;
     for (weight, &k) in weights.iter().zip(active) {
         let weight = *weight;
         let centre = &at.centres[k * at.d + i..][..G];
-        for g in 0..G {
+        unrolled!(g in 0..G, {
             for l in 0..LANES {
                 sum[g][l] += weight[l] * centre[g];
             }
-        }
+        });
     }
-    all.copy_from_slice(&sum);
+    *all = sum;
 }
 
 /// `sum_k weight_k p_k (c_k - x)` for `G` coordinates from `i` on; the weights of isotropic components have their
@@ -219,29 +228,27 @@ fn add_differences<const G: usize, T: Real>(
     active: &[usize],
     i: usize,
 ) {
-    let all = &mut all[i..i + G];
-    let (mut sum, mut x_here) = ([[T::default(); LANES]; G], [[T::default(); LANES]; G]);
-    sum.copy_from_slice(all);
-    x_here.copy_from_slice(&x[i..i + G]);
+    let (all, x) = (group_mut::<G, T>(all, i), group::<G, T>(x, i));
+    let (mut sum, x) = (*all, *x);
     for (weight, &k) in weights.iter().zip(active) {
         let weight = *weight;
         let centre = &at.centres[k * at.d + i..][..G];
         if at.shape == Shape::Isotropic {
-            for g in 0..G {
+            unrolled!(g in 0..G, {
                 for l in 0..LANES {
-                    sum[g][l] += weight[l] * (centre[g] - x_here[g][l]);
+                    sum[g][l] += weight[l] * (centre[g] - x[g][l]);
                 }
-            }
+            });
         } else {
             let precision = &at.precisions[k * at.d + i..][..G];
-            for g in 0..G {
+            unrolled!(g in 0..G, {
                 for l in 0..LANES {
-                    sum[g][l] += weight[l] * (precision[g] * (centre[g] - x_here[g][l]));
+                    sum[g][l] += weight[l] * (precision[g] * (centre[g] - x[g][l]));
                 }
-            }
+            });
         }
     }
-    all.copy_from_slice(&sum);
+    *all = sum;
 }
 
 /// `-sum_k weight_k Q_k y_k` of whitened differences `y_k`, for `G` coordinates from `i` on.
@@ -255,43 +262,49 @@ fn add_pulls<const G: usize, T: Real>(
     i: usize,
 ) {
     let d = at.d;
-    let all = &mut all[i..i + G];
-    let mut sum = [[T::default(); LANES]; G];
-    sum.copy_from_slice(all);
+    let all = group_mut::<G, T>(all, i);
+    let mut sum = *all;
     for (weight, &k) in weights.iter().zip(active) {
         let mut pull = [[T::default(); LANES]; G];
         let directions = at.bases[k * d * d..(k + 1) * d * d].chunks_exact(d);
         for (y, q) in whitened[d * k..][..d].iter().zip(directions) {
             let (y, q) = (*y, &q[i..][..G]);
-            for g in 0..G {
+            unrolled!(g in 0..G, {
                 for l in 0..LANES {
                     pull[g][l] += q[g] * y[l];
                 }
-            }
+            });
         }
         let weight = *weight;
-        for g in 0..G {
+        unrolled!(g in 0..G, {
             for l in 0..LANES {
                 sum[g][l] -= weight[l] * pull[g][l];
             }
-        }
+        });
     }
-    all.copy_from_slice(&sum);
+    *all = sum;
 }
 
-/// Calls `$kernel::<G, T>` on `0..$len`: in groups of 4 (2 in f64, whose lanes take twice the registers), then one by one.
+/// Calls `$kernel::<G, T>` on `0..$len` in groups of `G`, as many sums as registers hold: 4 of them, 2 in f64, whose lanes take twice
+/// the registers, and twice as many where there are 32 registers (`$many`). What remains goes in smaller groups.
 macro_rules! in_groups {
-    ($T:ident, $len:expr, |$i:ident| $kernel:ident($($arg:expr),*)) => {{
+    ($T:ident, $many:ident, $len:expr, |$i:ident| $kernel:ident($($arg:expr),*)) => {{
         let (len, mut $i) = ($len, 0);
-        if $T::TWO_PLANES {
-            while $i + 2 <= len {
-                $kernel::<2, $T>($($arg),*);
-                $i += 2;
+        if $many && !$T::TWO_PLANES {
+            while $i + 8 <= len {
+                $kernel::<8, $T>($($arg),*);
+                $i += 8;
             }
-        } else {
+        }
+        if $many || !$T::TWO_PLANES {
             while $i + 4 <= len {
                 $kernel::<4, $T>($($arg),*);
                 $i += 4;
+            }
+        } else {
+            while $i + 2 <= len {
+                $kernel::<2, $T>($($arg),*);
+                $i += 2;
             }
         }
         while $i < len {
@@ -302,12 +315,12 @@ macro_rules! in_groups {
 }
 
 #[inline(always)]
-fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T, LANES>) {
+fn isotropic<const MANY: bool, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T, LANES>) {
     // two loops, not a choice in the loop
     if at.dots {
-        in_groups!(T, at.log_weights.len(), |k| isotropic_logits(at, room, k, true));
+        in_groups!(T, MANY, at.log_weights.len(), |k| isotropic_logits(at, room, k, true));
     } else {
-        in_groups!(T, at.log_weights.len(), |k| isotropic_logits(at, room, k, false));
+        in_groups!(T, MANY, at.log_weights.len(), |k| isotropic_logits(at, room, k, false));
     }
     let largest = largest_of(room.logits);
     let (mut total, mut pull) = ([T::default(); LANES], [T::default(); LANES]);
@@ -328,9 +341,9 @@ fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Par
             }
         }
         if at.products {
-            in_groups!(T, at.d, |i| add_centres(at, room.sum, weights, active, i));
+            in_groups!(T, MANY, at.d, |i| add_centres(at, room.sum, weights, active, i));
         } else {
-            in_groups!(T, at.d, |i| add_differences(at, room.sum, room.x, weights, active, i));
+            in_groups!(T, MANY, at.d, |i| add_differences(at, room.sum, room.x, weights, active, i));
         }
     }
     let common = if at.equal { at.precisions[0] } else { T::of(1.0) };
@@ -340,6 +353,7 @@ fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Par
         factor[l] = common / total[l];
     }
     for (sum, x) in room.sum.iter_mut().zip(&*room.x) {
+        row_by_row();
         let (mut s, x) = (*sum, *x);
         for l in 0..LANES {
             if at.products {
@@ -352,8 +366,8 @@ fn isotropic<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Par
 }
 
 #[inline(always)]
-fn diagonal<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T, LANES>) {
-    in_groups!(T, at.log_weights.len(), |k| diagonal_logits(at, room, k));
+fn diagonal<const MANY: bool, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T, LANES>) {
+    in_groups!(T, MANY, at.log_weights.len(), |k| diagonal_logits(at, room, k));
     let largest = largest_of(room.logits);
     let mut total = [T::default(); LANES];
     room.sum.fill([T::default(); LANES]);
@@ -362,26 +376,36 @@ fn diagonal<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Part
         let end = room.logits.len().min(first + STRETCH);
         let weights = &mut room.logits[first..end];
         let active = weigh(weights, first, &largest, &mut total, parts, &mut active);
-        in_groups!(T, at.d, |i| add_differences(at, room.sum, room.x, weights, active, i));
+        in_groups!(T, MANY, at.d, |i| add_differences(at, room.sum, room.x, weights, active, i));
     }
     share(room.sum, &total);
 }
 
 #[inline(always)]
-fn full<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T, LANES>) {
+fn full<const MANY: bool, T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T, LANES>) {
     let d = at.d;
     for k in 0..at.log_weights.len() {
         let (y, whitened) = room.whitened.split_at_mut(d);
         for ((y, x), &c) in y.iter_mut().zip(&*room.x).zip(&at.centres[k * d..(k + 1) * d]) {
+            row_by_row();
             let mut difference = *x;
             for l in 0..LANES {
                 difference[l] -= c;
             }
             *y = difference;
         }
-        let mut squares = [T::default(); LANES];
         let whitened = &mut whitened[k * d..(k + 1) * d];
-        in_groups!(T, d, |i| whiten(at, y, k, i, whitened, &mut squares));
+        in_groups!(T, MANY, d, |i| along(at, y, k, i, whitened));
+        let mut squares = [T::default(); LANES];
+        for (row, &p) in whitened.iter_mut().zip(&at.precisions[k * d..(k + 1) * d]) {
+            let along = *row;
+            let mut scaled = along;
+            for l in 0..LANES {
+                scaled[l] = p * along[l];
+                squares[l] += along[l] * scaled[l];
+            }
+            *row = scaled;
+        }
         for l in 0..LANES {
             squares[l] = at.log_weights[k] + T::of(-0.5 * std::f64::consts::LOG2_E) * squares[l];
         }
@@ -395,7 +419,7 @@ fn full<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T,
         let end = room.logits.len().min(first + STRETCH);
         let weights = &mut room.logits[first..end];
         let active = weigh(weights, first, &largest, &mut total, parts, &mut active);
-        in_groups!(T, d, |i| add_pulls(at, room.sum, &room.whitened[d..], weights, active, i));
+        in_groups!(T, MANY, d, |i| add_pulls(at, room.sum, &room.whitened[d..], weights, active, i));
     }
     share(room.sum, &total);
 }
@@ -405,6 +429,7 @@ fn full<T: Real>(at: AtTime<'_, T>, room: &mut Room<'_, T>, parts: &mut Parts<T,
 fn share<T: Real>(sum: &mut [Lane<T>], total: &Lane<T>) {
     let total = *total;
     for sum in sum {
+        row_by_row();
         let mut s = *sum;
         for l in 0..LANES {
             s[l] /= total[l];

@@ -32,7 +32,7 @@ use crate::math::Arithmetic;
 use crate::math::portable::ln;
 use crate::process::Transition;
 use crate::real::Real;
-use crate::simd::Kernel;
+use crate::simd::{Kernel, row_by_row};
 use std::f64::consts::{FRAC_1_SQRT_2, LOG2_E, TAU};
 
 /// Nodes that wait, at most: one for each level of a tree whose points fit into the memory.
@@ -261,6 +261,7 @@ fn add_leaf<T: Real, A: Real>(
     }
     sums.total += total;
     for (j, row) in rows.iter().enumerate() {
+        row_by_row();
         let mut product = weights;
         for l in 0..LANES {
             product[l] *= A::of(row[l].as_f64());
