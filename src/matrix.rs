@@ -228,7 +228,7 @@ mod tests {
             let w = Packed::new(outputs, inputs, |i, k| values[i * inputs + k]);
             assert!((0..outputs).all(|i| (0..inputs).all(|k| w.at(i, k) == values[i * inputs + k])));
             let bias: Vec<T> = numbers(outputs, 2);
-            for n in [0, 1, 2, 3, 4, 5, 6, 9, 10, 13] {
+            for n in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 17] {
                 let x: Vec<T> = numbers(inputs * n, 3);
                 let before: Vec<T> = numbers(outputs * n, 4);
                 for bias in [Some(&bias[..]), None] {
@@ -237,12 +237,14 @@ mod tests {
                     // compiled for the baseline
                     let mut plain = before.clone();
                     Product { weights: &w, bias, x: &x, out: &mut plain }.run();
+                    let mut many = before.clone();
+                    Product { weights: &w, bias, x: &x, out: &mut many }.run_with_many_registers();
                     for j in 0..n {
                         for i in 0..outputs {
                             let at = j * outputs + i;
                             let expected = element(&w, bias.map_or(before[at], |b| b[i]), &x, i, j).as_f64().to_bits();
-                            let given = (out[at].as_f64().to_bits(), plain[at].as_f64().to_bits());
-                            assert_eq!(given, (expected, expected), "{outputs}x{inputs}, {n} columns, ({i}, {j})");
+                            let given = [&out, &plain, &many].map(|out| out[at].as_f64().to_bits());
+                            assert_eq!(given, [expected; 3], "{outputs}x{inputs}, {n} columns, ({i}, {j})");
                         }
                     }
                 }

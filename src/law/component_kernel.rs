@@ -125,3 +125,72 @@ impl<T: Real> Kernel for Blocks<'_, T> {
         many_coordinates::<true, T>(at, &mut room, x, out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::lanes::{Lane, Shape};
+    use super::*;
+    use crate::noise::{NoiseField, Phase, Stream};
+    use crate::simd::dispatch;
+
+    fn numbers<T: Real>(n: usize, seed: u64) -> Vec<T> {
+        let mut out = vec![T::default(); n];
+        NoiseField::new(seed).fill(Stream { phase: Phase::User, node: 0 }, 0, 0, n.max(1), &mut out).unwrap();
+        out
+    }
+
+    /// Groups of sums are of one size with few registers and of another with many, and what remains of them too: no chain's sums know.
+    fn groups_are_the_same_bits<T: Real>() {
+        const DIMENSIONS: [usize; 5] = [1, 4, 9, 16, 31];
+        for shape in [Shape::Isotropic, Shape::Diagonal, Shape::Full] {
+            for (d, k) in DIMENSIONS.into_iter().flat_map(|d| [1, 3, 8, 21, 70].map(|k| (d, k))) {
+                for (equal, products, dots) in [(false, false, false), (true, true, true), (true, false, false)] {
+                    if shape != Shape::Isotropic && equal {
+                        continue;
+                    }
+                    let positive = |n, seed| -> Vec<T> { numbers::<T>(n, seed).iter().map(|&x| x * x).collect() };
+                    let n_precisions = if shape == Shape::Isotropic { k } else { d * k };
+                    let precisions = if equal { vec![T::of(0.7); k] } else { positive(n_precisions, 1) };
+                    let bases: Vec<T> = if shape == Shape::Full { numbers(d * d * k, 2) } else { Vec::new() };
+                    let (origin, centres, log_weights) = (numbers(d, 3), numbers(d * k, 4), numbers(k, 5));
+                    let at = AtTime {
+                        d,
+                        shape,
+                        equal,
+                        products,
+                        dots,
+                        origin: &origin,
+                        centres: &centres,
+                        precisions: &precisions,
+                        log_weights: &log_weights,
+                        bases: &bases,
+                    };
+                    let x: Vec<T> = numbers(21 * d, 6);
+                    let scores = |how: fn(Blocks<'_, T>) -> bool| {
+                        let (mut a, mut b, mut c) = (lanes::<T>(d), lanes(d), lanes(k));
+                        let mut whitened = lanes(d + d * k);
+                        let room = Room { x: &mut a, sum: &mut b, logits: &mut c, whitened: &mut whitened };
+                        let mut out = vec![T::default(); x.len()];
+                        assert!(!how(Blocks { at, room, x: &x, out: &mut out }));
+                        out.iter().map(|s| s.as_f64().to_bits()).collect::<Vec<_>>()
+                    };
+                    let few = scores(|blocks| blocks.run());
+                    assert_eq!(few, scores(|blocks| blocks.run_with_many_registers()), "{shape:?} {d} {k}");
+                    assert_eq!(few, scores(|blocks| dispatch(blocks)), "{shape:?} {d} {k}");
+                    // the twin: scores are not all alike
+                    assert!(few.iter().any(|s| *s != few[0]));
+                }
+            }
+        }
+    }
+
+    fn lanes<T: Real>(n: usize) -> Vec<Lane<T>> {
+        vec![[T::default(); LANES]; n]
+    }
+
+    #[test]
+    fn groups_are_the_same_bits_with_few_and_many_registers() {
+        groups_are_the_same_bits::<f32>();
+        groups_are_the_same_bits::<f64>();
+    }
+}
