@@ -206,12 +206,13 @@ pub(crate) fn product(a: &DMatrix<f64>, b: &DMatrix<f64>) -> DMatrix<f64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::noise::{NoiseField, Phase, Stream};
     use crate::simd::dispatch;
 
-    fn numbers<T: Real>(n: usize, seed: u64) -> Vec<T> {
+    /// `n` normals.
+    pub(crate) fn numbers<T: Real>(n: usize, seed: u64) -> Vec<T> {
         let mut out = vec![T::default(); n];
         NoiseField::new(seed).fill(Stream { phase: Phase::User, node: 0 }, 0, 0, n.max(1), &mut out).unwrap();
         out

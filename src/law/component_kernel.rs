@@ -130,14 +130,8 @@ impl<T: Real> Kernel for Blocks<'_, T> {
 mod tests {
     use super::super::lanes::{Lane, Shape};
     use super::*;
-    use crate::noise::{NoiseField, Phase, Stream};
+    use crate::matrix::tests::numbers;
     use crate::simd::dispatch;
-
-    fn numbers<T: Real>(n: usize, seed: u64) -> Vec<T> {
-        let mut out = vec![T::default(); n];
-        NoiseField::new(seed).fill(Stream { phase: Phase::User, node: 0 }, 0, 0, n.max(1), &mut out).unwrap();
-        out
-    }
 
     /// Groups of sums are of one size with few registers and of another with many, and what remains of them too: no chain's sums know.
     fn groups_are_the_same_bits<T: Real>() {

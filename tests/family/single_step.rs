@@ -3,8 +3,12 @@
 use score_diffusion::chain_law::{GaussianScore, Normal};
 use score_diffusion::nalgebra::DMatrix;
 use score_diffusion::prelude::*;
-use score_diffusion::sampler::{Combination, StagedStep, StepControl, StepSite, Term};
-use std::sync::{Arc, Mutex};
+#[cfg(feature = "serde")]
+use score_diffusion::sampler::StepControl;
+use score_diffusion::sampler::{Combination, StagedStep, StepSite, Term};
+use std::sync::Arc;
+#[cfg(feature = "serde")]
+use std::sync::Mutex;
 
 type Score = Box<dyn ScoreModel<Scalar = f64>>;
 type Process = Arc<dyn ForwardProcess>;
