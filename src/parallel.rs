@@ -43,6 +43,36 @@ pub(crate) fn on_pieces<T: Send, R: Send>(
     all.chunks_exact_mut(len).zip(results).enumerate().for_each(one);
 }
 
+/// Does the work on every piece, each thread with buffers of its own, and merges the results, in any order. Whoever is free takes the
+/// next piece, so pieces that get smaller leave nobody waiting for long.
+pub(crate) fn whoever_is_free<P: Send, W, R: Send + Default>(
+    n_threads: usize,
+    mut pieces: impl Iterator<Item = P> + Send,
+    buffers: impl Fn() -> W + Sync,
+    work: impl Fn(&mut W, P) -> R + Sync,
+    merge: impl Fn(R, R) -> R + Sync,
+) -> R {
+    let all = |next: &mut dyn FnMut() -> Option<P>| {
+        let Some(first) = next() else { return R::default() };
+        let mut buffers = buffers();
+        let mut result = work(&mut buffers, first);
+        while let Some(piece) = next() {
+            result = merge(result, work(&mut buffers, piece));
+        }
+        result
+    };
+    #[cfg(feature = "rayon")]
+    if n_threads > 1 {
+        use rayon::prelude::*;
+        let queue = std::sync::Mutex::new(pieces);
+        // nothing panics while the lock is held but the iterator itself; then there are no more pieces
+        let next = || queue.lock().ok().and_then(|mut pieces| pieces.next());
+        let one_each = (0..n_threads).into_par_iter().with_max_len(1);
+        return one_each.map(|_| all(&mut { next })).reduce(R::default, &merge);
+    }
+    all(&mut || pieces.next())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

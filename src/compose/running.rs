@@ -5,7 +5,7 @@ use super::observer::{Observer, Progress};
 use super::predictor_corrector::{Parts, PredictorCorrector};
 use super::prepared::Prepared;
 use super::run::Run;
-use super::tiles::{default_tile, for_each_tile};
+use super::tiles::{TileSizes, for_each_tile};
 use crate::batch::{self, Batch, BatchView, BatchViewMut};
 use crate::error::ParameterError;
 use crate::noise::{NoiseField, Phase, Stream};
@@ -41,7 +41,7 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         let (field, stream) = (NoiseField::new(seed), Stream { phase: Phase::Prior, node: 0 });
         let x = BatchViewMut::try_from(&mut states)?.starting_at(chains.start);
         for_each_tile(
-            self.tile_size(n),
+            self.tile_sizes(n),
             x,
             &mut [],
             || (),
@@ -105,12 +105,12 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
         parked.sort_unstable();
         // the states leave the run while they are worked on: if a model panics, the run is void, not half-way
         let mut states = std::mem::replace(&mut run.states, Batch::zeros(0, 0));
-        let tile = self.tile_size(states.ncols());
-        let room = tile.min(states.ncols());
+        let sizes = self.tile_sizes(states.ncols());
+        let room = sizes.largest(states.ncols());
         let mut memory = std::mem::replace(&mut run.memory, Batch::zeros(0, 0));
         if let Ok(x) = BatchViewMut::try_from(&mut states) {
             let result = for_each_tile(
-                tile,
+                sizes,
                 x.starting_at(run.first_chain),
                 memory.as_mut_slice(),
                 || engine.lend(room),
@@ -240,11 +240,11 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     }
 
     /// Chains per tile: the user's wish, the model's, or what suits the machine.
-    fn tile_size(&self, n_chains: usize) -> usize {
-        if let Some(tile) = self.tile.or_else(|| self.parts.score.preferred_tile()) {
-            return tile.max(1);
+    fn tile_sizes(&self, n_chains: usize) -> TileSizes {
+        match self.tile.or_else(|| self.parts.score.preferred_tile()) {
+            Some(tile) => TileSizes::all(tile),
+            None => TileSizes::default_for(n_chains, size_of::<S::Scalar>() * self.dim(), self.program.working_vectors),
         }
-        default_tile(n_chains, size_of::<S::Scalar>() * self.dim(), self.program.working_vectors)
     }
 
     fn run_from(
