@@ -20,6 +20,8 @@ use std::f64::consts::TAU;
 use std::fmt;
 use std::hint::black_box;
 use std::path::Path;
+#[cfg(feature = "rayon")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -361,18 +363,29 @@ fn means(dim: usize, k: usize) -> Vec<Vec<f64>> {
     law.sample_seeded(k, 3).expect("samples").column_iter().map(|m| m.as_slice().to_vec()).collect()
 }
 
-/// The time of `repetitions` calls on so many threads. Waking the threads is not in it.
+/// Threads that stay: one, two, and two that know nothing of each other. A user's stay too; of new ones the first milliseconds
+/// would be measured, in which the system still moves them from core to core.
 #[cfg(feature = "rayon")]
-pub fn time(threads: usize, repetitions: u64, mut work: impl FnMut() + Send) -> Duration {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+static POOLS: [OnceLock<rayon::ThreadPool>; 4] = [const { OnceLock::new() }; 4];
+
+/// The time of `repetitions` calls on one thread or two. Waking the threads is not in it.
+pub fn time(threads: usize, repetitions: u64, work: impl FnMut() + Send) -> Duration {
+    time_in(threads - 1, threads, repetitions, work)
+}
+
+#[cfg(feature = "rayon")]
+fn time_in(pool: usize, threads: usize, repetitions: u64, mut work: impl FnMut() + Send) -> Duration {
+    let start = || rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+    let pool = POOLS[pool].get_or_init(start);
+    assert_eq!(pool.current_num_threads(), threads);
     pool.install(|| time_here(repetitions, &mut work))
 }
 
-/// The time of `repetitions` calls; without rayon there is one thread.
+/// Without rayon there is one thread, the caller's.
 #[cfg(not(feature = "rayon"))]
-pub fn time(threads: usize, repetitions: u64, mut work: impl FnMut() + Send) -> Duration {
+fn time_in(_: usize, threads: usize, repetitions: u64, work: impl FnMut()) -> Duration {
     assert_eq!(threads, 1, "this build has one thread");
-    time_here(repetitions, &mut work)
+    time_here(repetitions, work)
 }
 
 fn time_here(repetitions: u64, mut work: impl FnMut()) -> Duration {
@@ -390,10 +403,12 @@ pub fn time_beside(repetitions: u64, works: [&mut (dyn FnMut() + Send); 2]) -> D
     let start = Barrier::new(works.len());
     let n = works.len() as u32;
     thread::scope(|scope| {
-        let all = works.map(|work| {
-            scope.spawn(|| {
+        let [first, second] = works;
+        let all = [(2, first), (3, second)].map(|(pool, work)| {
+            let start = &start;
+            scope.spawn(move || {
                 start.wait();
-                time(1, repetitions, work)
+                time_in(pool, 1, repetitions, work)
             })
         });
         all.into_iter().map(|one| one.join().expect("the work")).sum::<Duration>()
