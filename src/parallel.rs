@@ -70,6 +70,7 @@ pub(crate) fn whoever_is_free<P: Send, W, R: Send + Default>(
         let one_each = (0..n_threads).into_par_iter().with_max_len(1);
         return one_each.map(|_| all(&mut { next })).reduce(R::default, &merge);
     }
+    debug_assert!(n_threads == 1 || cfg!(feature = "rayon"), "more threads than this build has");
     all(&mut || pieces.next())
 }
 
@@ -90,6 +91,19 @@ mod tests {
             assert_eq!(results, [0, 10, 20, 30, 40, 50, 60]);
         }
         on_pieces(&mut [0_u8; 0], 3, &mut [(); 0], |_, _| ());
+    }
+
+    #[test]
+    fn whoever_is_free_does_the_next_piece_once() {
+        for threads in [1, n_threads()] {
+            let sum = |a: (u64, u64), b: (u64, u64)| (a.0 + b.0, a.1 + b.1);
+            let work = |calls: &mut u64, i: u64| {
+                *calls += 1;
+                (i, 1)
+            };
+            assert_eq!(whoever_is_free(threads, 0..1001, || 0, work, sum), (500_500, 1001));
+            assert_eq!(whoever_is_free(threads, 0..0, || unreachable!("no buffers for no work"), work, sum), (0, 0));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ const ROOM: usize = 256 * 1024;
 /// Several threads keep as much, but no more than `NODES` nodes each: in stretches of one node all threads but one would be idle
 /// while it is prepared, and all would have to wait for each other at every step.
 const SHARED_ROOM: usize = 16 * ROOM;
-const NODES: usize = 4;
+const NODES: usize = 8;
 
 /// The constants of some neighbouring nodes.
 #[derive(Debug)]
