@@ -17,7 +17,7 @@ mod jacobi_svd;
 pub(crate) use jacobi_svd::JacobiSvd;
 
 use crate::real::Real;
-use crate::simd::{Kernel, dispatch};
+use crate::simd::{Kernel, before_line, dispatch};
 use nalgebra::DMatrix;
 
 /// Rows of a panel.
@@ -41,8 +41,7 @@ impl<T: Real> Packed<T> {
     pub fn new(outputs: usize, inputs: usize, at: impl Fn(usize, usize) -> T) -> Self {
         let r = rows::<T>();
         let mut values: Vec<T> = Vec::with_capacity(outputs.next_multiple_of(r) * inputs + r);
-        // where the line begins, or anywhere if that cannot be told
-        let begin = values.as_ptr().align_offset(64).min(r);
+        let begin = before_line(&values);
         values.resize(begin, T::default());
         for first in (0..outputs).step_by(r) {
             for k in 0..inputs {

@@ -30,6 +30,16 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     if target_cfg_f!(target_feature = "avx512f") { kernel.run_with_many_registers() } else { kernel.run() }
 }
 
+/// Elements before the first that begins a line of the cache, or a line's if that cannot be told.
+///
+/// Rows of lanes fill whole lines. If the first begins inside a line, as in a list of the allocator's, each row lies across two, and so
+/// does what is read or written of it.
+#[inline(always)]
+pub(crate) fn before_line<T>(numbers: &[T]) -> usize {
+    const LINE: usize = 64;
+    numbers.as_ptr().align_offset(LINE).min(LINE / size_of::<T>())
+}
+
 /// `for $i in 0..$n` for a constant `$n` of at most 8, written out: a loop around a loop over lanes might be done with a lane
 /// for each `$i` (see [`row_by_row`]).
 macro_rules! unrolled {
@@ -79,4 +89,30 @@ pub(crate) use unrolled;
 #[inline(always)]
 pub(crate) fn row_by_row() {
     std::hint::black_box(());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines_begin<T: Copy + Default>() {
+        let numbers = vec![T::default(); 256];
+        let per_line = 64 / size_of::<T>();
+        let skipped: Vec<usize> = (0..2 * per_line)
+            .map(|first| {
+                let skip = before_line(&numbers[first..]);
+                assert_eq!(numbers[first + skip..].as_ptr().addr() % 64, 0);
+                skip
+            })
+            .collect();
+        // all distances from a line, and no line is passed over
+        assert!((0..per_line).all(|skip| skipped.contains(&skip)), "{skipped:?}");
+        assert!(skipped.iter().all(|&skip| skip < per_line), "{skipped:?}");
+    }
+
+    #[test]
+    fn the_next_line_begins_where_it_is_said_to() {
+        lines_begin::<f32>();
+        lines_begin::<f64>();
+    }
 }

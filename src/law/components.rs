@@ -23,7 +23,7 @@
 
 use super::component_kernel::{Blocks, Linear, LinearConstants, Placed};
 use super::few_coordinates::{FEW, Few, InBlocks, OneByOne, PrepareFew, WIDTH, in_blocks, rows_of_group};
-use super::lanes::{AtTime, LANES, Room, Shape};
+use super::lanes::{AtTime, LANES, Room, Shape, rows_of_lanes};
 use super::law_trait::Constants;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::math::portable::{exp, ln};
@@ -160,13 +160,14 @@ impl Components {
             }
         }
         let (d, n) = (dim, weights.len());
+        // one row more than the scores fill, as `rows_of_lanes` asks for
         let (prepared_len, room_len) = if n == 1 && shape != Shape::Full {
             (2 * d, 0)
         } else if !rows.is_empty() {
-            (1 + d + rows.len() * WIDTH, n * LANES)
+            (1 + d + rows.len() * WIDTH, (n + 1) * LANES)
         } else {
             let whitened = if shape == Shape::Full { d + n * d } else { 0 };
-            (1 + d + n * d + variances.len() + n + bases.len(), (2 * d + n + whitened) * LANES)
+            (1 + d + n * d + variances.len() + n + bases.len(), (2 * d + n + whitened + 1) * LANES)
         };
         Self {
             dim,
@@ -511,7 +512,7 @@ impl Components {
             log_weights: take(&mut prepared, n),
             bases: take(&mut prepared, self.bases.len()),
         };
-        let (x_lanes, lanes) = room.as_chunks_mut::<LANES>().0.split_at_mut(d);
+        let (x_lanes, lanes) = rows_of_lanes(room).split_at_mut(d);
         let (sum, lanes) = lanes.split_at_mut(d);
         let (logits, lanes) = lanes.split_at_mut(n);
         let whitened = if self.shape == Shape::Full { &mut lanes[..d + n * d] } else { &mut [] };
@@ -532,14 +533,15 @@ impl Components {
         let Ok(origin) = take(&mut prepared, D).try_into() else { unreachable!("the origin has D coordinates") };
         let (len, dots, rows) = (self.len(), form == Form::Dots, prepared.as_chunks::<WIDTH>().0);
         let few = Few { len, products: self.equal && form != Form::Differences, dots, origin, rows };
-        let logits = room.as_chunks_mut::<LANES>().0;
         let blocks = D * in_blocks(x.len() / D);
         let ((x_blocks, x), (out_blocks, out)) = (x.split_at(blocks), out.split_at_mut(blocks));
         let mut overflow = false;
         if !x_blocks.is_empty() {
+            let logits = rows_of_lanes(room);
             overflow = dispatch(InBlocks::<T, D> { few, logits, x: x_blocks, out: out_blocks });
         }
         if !x.is_empty() {
+            let logits = room.as_chunks_mut().0;
             overflow |= dispatch(OneByOne::<T, D> { few, logits, x, out });
         }
         !overflow

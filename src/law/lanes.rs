@@ -5,6 +5,7 @@
 #![allow(clippy::needless_range_loop, reason = "every statement stands for all lanes, so all are indexed alike")]
 
 use crate::real::Real;
+use crate::simd::before_line;
 
 /// How the covariances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,13 @@ pub(super) enum Shape {
 pub(super) const LANES: usize = 16;
 
 pub(super) type Lane<T> = [T; LANES];
+
+/// Rows of lanes, the first of them where a line of the cache begins. For that the room has one row more than is needed.
+#[inline(always)]
+pub(super) fn rows_of_lanes<T>(room: &mut [T]) -> &mut [Lane<T>] {
+    let first = before_line(room);
+    room[first..].as_chunks_mut().0
+}
 
 /// The components at one time, in the scalar of the chains.
 #[derive(Clone, Copy)]

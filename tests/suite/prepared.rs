@@ -120,6 +120,34 @@ fn prepared_scores_are_the_scores_to_the_bit() {
     prepared_scores_are_the_scores::<f64>();
 }
 
+fn scores_anywhere<T: Real>() {
+    for (dim, n) in [(1, 33), (2, 35), (5, 18)] {
+        for (name, model) in models::<T>(dim, 9) {
+            let x = chains::<T>(dim, n);
+            let expected = bits(&score(&model, 0.4, &x));
+            let mut prepared = vec![T::default(); model.prepared_len()];
+            model.prepare(0.4, &mut prepared).unwrap();
+            let len = model.scratch_len(n);
+            // rubbish, of which a score takes exactly what it asks for, wherever that begins
+            let mut scratch = vec![T::of(f64::NAN); len + 33];
+            for first in 0..33 {
+                let scratch = &mut scratch[first..first + len];
+                let mut out = [vec![T::default(); dim * n], vec![T::default(); dim * n]];
+                let [own, shared] = out.each_mut().map(|out| BatchViewMut::new(out, dim).unwrap());
+                model.score_into(0.4, view(&x, dim), own, scratch).unwrap();
+                model.score_prepared_into(0.4, &prepared, view(&x, dim), shared, scratch).unwrap();
+                assert!(out.iter().all(|out| bits(out) == expected), "{name} in {dim} dimensions, from {first} on");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_bit_of_a_score_depends_on_where_its_scratch_space_begins() {
+    scores_anywhere::<f32>();
+    scores_anywhere::<f64>();
+}
+
 #[test]
 fn scores_at_their_own_times_are_the_scores() {
     let times = [0.3, 0.3, 0.9, 0.3, 0.9, 0.9, 1.5];
