@@ -85,9 +85,9 @@ impl<T: Real> Engine<'_, T> {
     }
 
     /// Prepares the score model for the first of these steps and as many more as there is room for; the result is the first
-    /// step that has to wait.
-    pub fn prepare(&mut self, steps: Range<u64>) -> u64 {
-        self.prepared.prepare(self.score, self.grid, self.program, steps)
+    /// step that has to wait. `alone` says whether one tile has all chains.
+    pub fn prepare(&mut self, steps: Range<u64>, alone: bool) -> u64 {
+        self.prepared.prepare(self.score, self.grid, self.program, steps, alone)
     }
 
     /// Takes one tile through the steps of a range, for which all is prepared. `memory` is what the rules keep of its chains,

@@ -16,6 +16,12 @@ const ROOM: usize = 256 * 1024;
 const SHARED_ROOM: usize = 16 * ROOM;
 const NODES: usize = 8;
 
+/// A tile that is alone gains nothing by constants that are used once and are so few that threads do not share their making: its scores
+/// compute them as they go, which a processor does beside the step before, and no memory is filled.
+const FEW: usize = 1024;
+/// So many nodes that are scored once are worth a stretch of their own.
+const MANY: usize = 16;
+
 /// The constants of some neighbouring nodes.
 #[derive(Debug)]
 pub(super) struct Prepared<T> {
@@ -35,13 +41,15 @@ impl<T: Real> Prepared<T> {
     }
 
     /// Prepares for the first of these steps and as many more as there is room for. The result is the first step that has
-    /// to wait. A node that the model cannot prepare is left to `score_into`, which then says why.
+    /// to wait. A node that the model cannot prepare is left to `score_into`, which then says why; so are many nodes where a
+    /// tile that is `alone` is scored once.
     pub fn prepare(
         &mut self,
         model: &dyn ScoreModel<Scalar = T>,
         grid: &TimeGrid,
         program: &Program,
         steps: Range<u64>,
+        alone: bool,
     ) -> u64 {
         let len = model.prepared_len();
         if len == 0 || steps.is_empty() {
@@ -49,10 +57,16 @@ impl<T: Real> Prepared<T> {
         }
         let first = program.place(steps.start).node;
         if !self.nodes.contains(&first) {
+            let once = |node: usize| alone && len <= FEW && (node..node + MANY).all(|node| program.scores_once(node));
+            if once(first) {
+                let again = (first + MANY..).find(|&node| !program.scores_once(node));
+                return steps.end.min(program.first_step_at(again.unwrap_or(usize::MAX)));
+            }
             let last = program.place(steps.end - 1).node;
             let bytes = len.saturating_mul(size_of::<T>());
             let shared = if n_threads() == 1 { 0 } else { (SHARED_ROOM / bytes).min(NODES * n_threads()) };
             let count = (ROOM / bytes).max(shared).clamp(1, last - first + 1);
+            let count = (1..count).find(|i| once(first + i)).unwrap_or(count);
             if self.numbers.len() < count * len {
                 self.numbers.clear();
                 self.numbers.reserve_exact(count * len);

@@ -279,6 +279,11 @@ impl Program {
         Place { kind, node, inner }
     }
 
+    /// Whether steps at a node ask for one score, and that there.
+    pub fn scores_once(&self, node: usize) -> bool {
+        self.predictions.all_affine() && self.counts.get(node) == Some(&0)
+    }
+
     /// The number of the first step at a node; behind the last node, that of no step.
     pub fn first_step_at(&self, node: usize) -> u64 {
         if node < self.counts.len() { self.first_step[node] } else { u64::MAX }

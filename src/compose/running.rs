@@ -90,8 +90,10 @@ impl<S: ScoreModel, F: ForwardProcess, P: Predictor<S::Scalar>, C: Corrector<S::
     pub(super) fn advance_by(&self, engine: &mut Engine<'_, S::Scalar>, run: &mut Run<S::Scalar>, steps: u64) -> u64 {
         let begin = Instant::now();
         let (first, end) = (run.steps_done, run.steps_done.saturating_add(steps).min(self.n_steps()));
+        let n = run.states.ncols();
+        let alone = self.tile_sizes(n).largest(n) == n;
         while run.steps_done < end {
-            let stretch = run.steps_done..engine.prepare(run.steps_done..end);
+            let stretch = run.steps_done..engine.prepare(run.steps_done..end, alone);
             self.advance_together(engine, run, stretch);
         }
         run.failures.sort_by_key(|f| (f.step, f.chain));

@@ -262,6 +262,41 @@ fn every_node_is_prepared_once_for_all_tiles() {
     }
 }
 
+fn with_counts<'a>(
+    model: &'a Linear,
+    counts: &[usize],
+) -> PredictorCorrector<&'a Linear, OrnsteinUhlenbeck, EulerMaruyama, OuSplit> {
+    let grid = TimeGrid::uniform(1.0, 0.1, counts.len() - 1).unwrap();
+    let schedule = Schedule::PerNode(counts.to_vec());
+    let sampler = PredictorCorrector::new(model, grid).unwrap();
+    let sampler = sampler.with_corrector(OuSplit::new(0.1).unwrap(), schedule).unwrap();
+    sampler.with_final_denoising().unwrap()
+}
+
+#[test]
+fn a_lone_tile_has_constants_only_where_they_are_used_again() {
+    let (first, last) = ([vec![3], vec![0; 30]].concat(), [vec![0; 30], vec![2]].concat());
+    let (both, middle) = ([&first[..], &last[..]].concat(), [vec![0; 20], vec![2, 1], vec![0; 15], vec![1]].concat());
+    // corrector steps at the nodes, and how many of these are prepared
+    for (counts, nodes) in [(first, 1), (last, 1), (both, 2), (middle, 18), (vec![0; 15], 15), (vec![0; 16], 0)] {
+        // the twins: two tiles share the constants, as do threads if they are many
+        for (len, tile, nodes) in [(1000, None, nodes), (1000, Some(2), counts.len()), (2000, None, counts.len())] {
+            let model = Linear::new(len);
+            let sampler = with_counts(&model, &counts);
+            let sampler = if let Some(tile) = tile { sampler.with_tile(tile).unwrap() } else { sampler };
+            let expected = bits(with_counts(&Linear::new(0), &counts).sample_seeded(4, 5).unwrap().as_slice());
+            assert_eq!(bits(sampler.sample_seeded(4, 5).unwrap().as_slice()), expected, "{counts:?}, {len}, {tile:?}");
+            let asked = || [&model.prepared, &model.plain].map(|calls| calls.load(Ordering::Relaxed));
+            assert_eq!(asked(), [nodes, counts.len() - nodes], "{counts:?}, {len}, {tile:?}");
+            // with an observer nothing is prepared twice either
+            let mut look = |_: &Progress<'_, f64>| std::ops::ControlFlow::Continue(());
+            let observed = sampler.sample_observed(0..4, 5, &mut look).unwrap();
+            assert_eq!(bits(observed.as_slice()), expected, "{counts:?}, {len}, {tile:?}");
+            assert!(asked()[0] <= nodes + counts.len(), "{counts:?}, {len}, {tile:?}");
+        }
+    }
+}
+
 #[test]
 fn a_node_that_cannot_be_prepared_is_scored_without() {
     let expected = run(&Linear::new(0));
