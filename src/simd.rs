@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn lines_begin<T: Copy + Default>() {
-        let numbers = vec![T::default(); 256];
+        let numbers = [T::default(); 256];
         let per_line = 64 / size_of::<T>();
         let skipped: Vec<usize> = (0..2 * per_line)
             .map(|first| {
