@@ -78,6 +78,34 @@ fn check_samples(name: &str, x: &Batch<f64>, mean: &DVector<f64>, covariance: &D
     assert!(worst(view, mean, &wide) > Z, "{name}: a wrong variance passes");
 }
 
+/// Saved runs, reports and step tables know a law by its text: all of its parameters stand there, and nothing else.
+#[test]
+fn the_text_of_a_law_is_its_parameters() {
+    let law = Gaussian::diagonal(vec![0.5, -1.0], vec![4.0, 0.25]).unwrap();
+    let parameters = "dim: 2, shape: Diagonal, weights: [1.0], means: [0.5, -1.0], variances: [4.0, 0.25], bases: []";
+    assert_eq!(format!("{law:?}"), format!("Gaussian {{ components: Components {{ {parameters}, .. }} }}"));
+    let turned = |angle: f64| {
+        let (sin, cos) = angle.sin_cos();
+        let basis = DMatrix::from_row_slice(2, 2, &[cos, -sin, sin, cos]);
+        &basis * DMatrix::from_diagonal(&DVector::from_vec(vec![4.0, 0.25])) * basis.transpose()
+    };
+    let means = [vec![0.5, -1.0], vec![2.0, 0.0]];
+    let one = |weight, mean: &[Vec<f64>], variance: f64, angle| {
+        let covariances = [turned(angle), DMatrix::identity(2, 2) * variance];
+        format!("{:?}", GaussianMixture::full(&[weight, 0.5], mean, &covariances).unwrap())
+    };
+    let first = one(0.5, &means, 1.0, 0.3);
+    assert_eq!(first, one(0.5, &means, 1.0, 0.3));
+    for (changed, other) in [
+        ("weight", one(0.6, &means, 1.0, 0.3)),
+        ("mean", one(0.5, &[vec![0.5, -1.0], vec![2.0, 0.1]], 1.0, 0.3)),
+        ("variance", one(0.5, &means, 1.5, 0.3)),
+        ("basis", one(0.5, &means, 1.0, 0.4)),
+    ] {
+        assert_ne!(first, other, "{changed}");
+    }
+}
+
 #[test]
 fn samples_have_the_laws_moments() {
     for (i, (name, law)) in mixtures().into_iter().enumerate() {
