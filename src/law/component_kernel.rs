@@ -3,7 +3,7 @@
 //!
 //! Distances are taken as differences, and as `-2 x.m + |m|^2` only where that keeps the digits (see `components`).
 
-use super::lanes::{AtTime, LANES, Room};
+use super::lanes::{AtTime, LANES};
 use super::many_coordinates::many_coordinates;
 use crate::process::Transition;
 use crate::real::Real;
@@ -104,10 +104,11 @@ impl<T: Real> Kernel for Placed<'_, T> {
     }
 }
 
-/// Any number of chains, `LANES` at a time. The result says whether some chain left the range of T.
+/// Any number of chains, a block of lanes at a time. The result says whether some chain left the range of T.
 pub(super) struct Blocks<'a, T> {
     pub at: AtTime<'a, T>,
-    pub room: Room<'a, T>,
+    /// Room for [`rows_of_room`](super::lanes::rows_of_room) rows of `MOST_LANES`.
+    pub rows: &'a mut [T],
     pub x: &'a [T],
     pub out: &'a mut [T],
 }
@@ -116,19 +117,19 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     type Output = bool;
     #[inline(always)]
     fn run(self) -> bool {
-        let Self { at, mut room, x, out } = self;
-        many_coordinates::<false, T>(at, &mut room, x, out)
+        let Self { at, rows, x, out } = self;
+        many_coordinates::<false, T>(at, rows, x, out)
     }
     #[inline(always)]
     fn run_with_many_registers(self) -> bool {
-        let Self { at, mut room, x, out } = self;
-        many_coordinates::<true, T>(at, &mut room, x, out)
+        let Self { at, rows, x, out } = self;
+        many_coordinates::<true, T>(at, rows, x, out)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::lanes::{Lane, Shape};
+    use super::super::lanes::{MOST_LANES, Shape, rows_of_room};
     use super::*;
     use crate::matrix::tests::numbers;
     use crate::simd::dispatch;
@@ -159,13 +160,13 @@ mod tests {
                         log_weights: &log_weights,
                         bases: &bases,
                     };
-                    let x: Vec<T> = numbers(21 * d, 6);
+                    // a block that is full, and one with few or with most of its lanes in use
+                    let n = MOST_LANES + [9, 21][k % 2];
+                    let x: Vec<T> = numbers(n * d, 6);
                     let scores = |how: fn(Blocks<'_, T>) -> bool| {
-                        let (mut a, mut b, mut c) = (lanes::<T>(d), lanes(d), lanes(k));
-                        let mut whitened = lanes(d + d * k);
-                        let room = Room { x: &mut a, sum: &mut b, logits: &mut c, whitened: &mut whitened };
+                        let mut rows = vec![T::default(); MOST_LANES * rows_of_room(shape, d, k)];
                         let mut out = vec![T::default(); x.len()];
-                        assert!(!how(Blocks { at, room, x: &x, out: &mut out }));
+                        assert!(!how(Blocks { at, rows: &mut rows, x: &x, out: &mut out }));
                         out.iter().map(|s| s.as_f64().to_bits()).collect::<Vec<_>>()
                     };
                     let few = scores(|blocks| blocks.run());
@@ -176,10 +177,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    fn lanes<T: Real>(n: usize) -> Vec<Lane<T>> {
-        vec![[T::default(); LANES]; n]
     }
 
     #[test]

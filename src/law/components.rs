@@ -23,7 +23,7 @@
 
 use super::component_kernel::{Blocks, Linear, LinearConstants, Placed};
 use super::few_coordinates::{FEW, Few, InBlocks, OneByOne, PrepareFew, WIDTH, in_blocks, rows_of_group};
-use super::lanes::{AtTime, LANES, Room, Shape, rows_of_lanes};
+use super::lanes::{AtTime, LANES, MOST_LANES, Shape, from_line, rows_of_room};
 use super::law_trait::Constants;
 use crate::batch::{BatchView, BatchViewMut};
 use crate::math::portable::{exp, ln};
@@ -176,14 +176,13 @@ impl Components {
             }
         }
         let (d, n) = (dim, weights.len());
-        // one row more than the scores fill, as `rows_of_lanes` asks for
+        // `LANES` more than the scores fill, as `from_line` asks for
         let (prepared_len, room_len) = if n == 1 && shape != Shape::Full {
             (2 * d, 0)
         } else if !rows.is_empty() {
             (1 + d + rows.len() * WIDTH, (n + 1) * LANES)
         } else {
-            let whitened = if shape == Shape::Full { d + n * d } else { 0 };
-            (1 + d + n * d + variances.len() + n + bases.len(), (2 * d + n + whitened + 1) * LANES)
+            (1 + d + n * d + variances.len() + n + bases.len(), rows_of_room(shape, d, n) * MOST_LANES + LANES)
         };
         Self {
             dim,
@@ -528,12 +527,7 @@ impl Components {
             log_weights: take(&mut prepared, n),
             bases: take(&mut prepared, self.bases.len()),
         };
-        let (x_lanes, lanes) = rows_of_lanes(room).split_at_mut(d);
-        let (sum, lanes) = lanes.split_at_mut(d);
-        let (logits, lanes) = lanes.split_at_mut(n);
-        let whitened = if self.shape == Shape::Full { &mut lanes[..d + n * d] } else { &mut [] };
-        let room = Room { x: x_lanes, sum, logits, whitened };
-        !dispatch(Blocks { at, room, x, out })
+        !dispatch(Blocks { at, rows: from_line(room), x, out })
     }
 
     /// The scores of isotropic components in `D` coordinates.
@@ -553,7 +547,7 @@ impl Components {
         let ((x_blocks, x), (out_blocks, out)) = (x.split_at(blocks), out.split_at_mut(blocks));
         let mut overflow = false;
         if !x_blocks.is_empty() {
-            let logits = rows_of_lanes(room);
+            let logits = from_line(room).as_chunks_mut().0;
             overflow = dispatch(InBlocks::<T, D> { few, logits, x: x_blocks, out: out_blocks });
         }
         if !x.is_empty() {

@@ -24,11 +24,14 @@ pub(super) const LANES: usize = 16;
 
 pub(super) type Lane<T> = [T; LANES];
 
-/// Rows of lanes, the first of them where a line of the cache begins. For that the room has one row more than is needed.
+/// The most chains side by side: in f32, where that is two registers of 512 bits, some scores take twice as many.
+pub(super) const MOST_LANES: usize = 2 * LANES;
+
+/// What begins at a line of the cache. For that the room has a line, at most `LANES` elements, more than is needed.
 #[inline(always)]
-pub(super) fn rows_of_lanes<T>(room: &mut [T]) -> &mut [Lane<T>] {
+pub(super) fn from_line<T>(room: &mut [T]) -> &mut [T] {
     let first = before_line(room);
-    room[first..].as_chunks_mut().0
+    &mut room[first..]
 }
 
 /// The components at one time, in the scalar of the chains.
@@ -55,16 +58,33 @@ pub(super) struct AtTime<'a, T> {
     pub bases: &'a [T],
 }
 
-/// Room for one block of lanes.
-pub(super) struct Room<'a, T> {
+/// Room for one block of `L` lanes.
+pub(super) struct Room<'a, T, const L: usize> {
     /// `d` coordinates.
-    pub x: &'a mut [Lane<T>],
+    pub x: &'a mut [[T; L]],
     /// `d` coordinates of the sum.
-    pub sum: &'a mut [Lane<T>],
+    pub sum: &'a mut [[T; L]],
     /// `K` logits, then weights.
-    pub logits: &'a mut [Lane<T>],
+    pub logits: &'a mut [[T; L]],
     /// `d` differences and `d K` whitened ones for full covariances; else empty.
-    pub whitened: &'a mut [Lane<T>],
+    pub whitened: &'a mut [[T; L]],
+}
+
+/// Rows of lanes in a [`Room`].
+pub(super) const fn rows_of_room(shape: Shape, d: usize, k: usize) -> usize {
+    2 * d + k + if matches!(shape, Shape::Full) { d + k * d } else { 0 }
+}
+
+impl<'a, T, const L: usize> Room<'a, T, L> {
+    /// In the first [`rows_of_room`] rows of `L` lanes.
+    #[inline(always)]
+    pub fn in_rows(shape: Shape, d: usize, k: usize, elements: &'a mut [T]) -> Self {
+        let rows = &mut elements.as_chunks_mut().0[..rows_of_room(shape, d, k)];
+        let (x, rows) = rows.split_at_mut(d);
+        let (sum, rows) = rows.split_at_mut(d);
+        let (logits, whitened) = rows.split_at_mut(k);
+        Self { x, sum, logits, whitened }
+    }
 }
 
 /// Adds 0, or NaN where a score is not finite: all logits overflowed, or a component without weight had an infinite pull.
